@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from mirror.cache.cache import Cache
 from mirror.config.schema import Config
-from mirror.config.tier.shared import SharedSettings
 from mirror.metrics.metrics import Family, Metrics, render
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
@@ -107,7 +104,9 @@ class Service:
         self._warm: WarmScheduler | None = None
         self.shared: SharedTransfers | None = None
         if config.shared.bucket is not None:
-            context = self._share(config.shared, context)
+            from mirror.transfer.shared.opening import open_shared
+
+            self.shared, context = open_shared(config.shared, context, self._upstreams)
         self.cache = Cache(context, self._upstreams, config.tags)
         self.hosted: HostedRegistry | None = None
         self.uploads: Uploads | None = None
@@ -156,21 +155,6 @@ class Service:
         service = cls(config, await Store.open(config.cache.dir, config.cache))
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
         return service
-
-    def _share(self, settings: SharedSettings, context: TransferContext) -> TransferContext:
-        """Return the context with the shared tier in front of the upstreams; import what that needs."""
-        from mirror.access.peer_proof import PeerProof
-        from mirror.shared.engines import open_engines
-        from mirror.shared.tier import SharedTier
-        from mirror.transfer.shared.shared_fill import SharedTransfers
-
-        tier = SharedTier(open_engines(settings), settings.timeout, self.metrics)
-        tier.start()
-        secret = settings.peers_secret
-        proof = None if secret is None else PeerProof(secret.get_secret_value())
-        slots = self._upstreams.slots
-        self.shared = SharedTransfers(tier, context, slots, proof, settings.timeout)
-        return replace(context, shared_fills=self.shared)
 
     def shared_state(self) -> dict[str, Any] | None:
         """Return the state of the shared tier, for /readyz; None where nothing is shared."""

@@ -76,7 +76,7 @@ class Cache:
         caches = Caches(context.store, self._tags, self._manifests, self._listings, context.clock)
         self._puller = Puller(context, caches, self._blobs, access)
         self._completeness = Completeness(
-            context.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
+            context, upstreams, self._manifests, enforced=not tags.serve_incomplete
         )
         self._hosted: dict[str, ContentOrigin] = {}
         self._mirrored = MirroredOrigin(

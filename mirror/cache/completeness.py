@@ -12,7 +12,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository
 from mirror.store.links.content import StoredManifest
-from mirror.store.store import Store
+from mirror.transfer.context import TransferContext
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.ttl_cache import TTLCache
@@ -29,13 +29,16 @@ class Completeness:
     """The completeness check before a manifest is served; `enforced`: whether a manifest is ever refused."""
 
     def __init__(
-        self, store: Store, upstreams: UpstreamSet, manifests: ManifestCache, *, enforced: bool
+        self, context: TransferContext, upstreams: UpstreamSet, manifests: ManifestCache, *, enforced: bool
     ) -> None:
-        self._store = store
+        self._store = context.store
+        self._words = context.shared_words
         self._upstreams = upstreams
         self._manifests = manifests
         self._enforced = enforced
-        self._counts: TTLCache[tuple[Repository, Digest], int] = TTLCache(REMEMBERED_SECONDS, REMEMBERED)
+        self._counts: TTLCache[tuple[Repository, Digest, bool], int] = TTLCache(
+            REMEMBERED_SECONDS, REMEMBERED
+        )
         self._offered: TTLCache[tuple[Repository, Digest], bool] = TTLCache(OFFERED_SECONDS, REMEMBERED)
 
     async def ensure(
@@ -51,7 +54,7 @@ class Completeness:
             return
         if self._offered.get((repository, digest)):
             return
-        missing = await self.missing(repository, digest)
+        missing = await self.missing(repository, digest, shared=self._words is not None)
         if missing:
             failure = Failure.OFFLINE if upstream.offline else Failure.UNREACHABLE
             what = "is offline" if upstream.offline else f"gets no answer from {upstream.name}"
@@ -60,40 +63,49 @@ class Completeness:
             lacks = f"{blobs} of {repository}@{digest} {'is' if missing == 1 else 'are'} missing here"
             raise UpstreamError(failure, f"{lacks}, and this mirror {what}")
 
-    async def missing(self, repository: Repository, digest: Digest) -> int:
-        """Return the number of blobs that are not here, as of a moment ago."""
-        count = self._counts.get((repository, digest))
+    async def missing(self, repository: Repository, digest: Digest, *, shared: bool = False) -> int:
+        """Return the number of blobs that are not here, as of a moment ago; nor, if `shared`, in the tier."""
+        count = self._counts.get((repository, digest, shared))
         if count is None:
-            count = await self._count(repository, digest)
-            self._counts.put((repository, digest), count)
+            count = await self._count(repository, digest, shared=shared)
+            self._counts.put((repository, digest, shared), count)
         return count
 
-    async def _count(self, repository: Repository, digest: Digest) -> int:
+    async def _count(self, repository: Repository, digest: Digest, *, shared: bool) -> int:
         """Return the number of missing blobs; for an index, of its most complete platform."""
         manifest = await self._parsed(await self._manifests.stored(repository, digest))
         if manifest is None:
             return 0
         if not manifest.is_index:
-            return await self._missing_blobs(manifest)
-        counts = [await self._missing_of_platform(repository, each.digest) for each in manifest.manifests]
+            return await self._missing_blobs(repository, manifest, shared=shared)
+        counts = [
+            await self._missing_of_platform(repository, each.digest, shared=shared)
+            for each in manifest.manifests
+        ]
         least = min((count for count in counts if count is not None), default=1)
         if least == 0:
             for each in manifest.manifests:
                 self._offered.put((repository, each.digest), True)
         return least
 
-    async def _missing_of_platform(self, repository: Repository, digest: Digest) -> int | None:
+    async def _missing_of_platform(
+        self, repository: Repository, digest: Digest, *, shared: bool
+    ) -> int | None:
         """Return the number of missing blobs of a platform; None when its manifest is missing too."""
         stored = await self._manifests.stored(repository, digest)
+        if stored is None and shared:
+            stored = await self._manifests.bring(repository, digest)
         manifest = await self._parsed(stored)
         if stored is None:
             return None
-        return 0 if manifest is None else await self._missing_blobs(manifest)
+        return 0 if manifest is None else await self._missing_blobs(repository, manifest, shared=shared)
 
-    async def _missing_blobs(self, manifest: Manifest) -> int:
-        return len(
-            await self._store.missing_blobs([each.digest for each in manifest.children() if not each.urls])
-        )
+    async def _missing_blobs(self, repository: Repository, manifest: Manifest, *, shared: bool) -> int:
+        named = [each.digest for each in manifest.children() if not each.urls]
+        missing = await self._store.missing_blobs(named)
+        if missing and shared and self._words is not None:
+            missing = await self._words.missing_blobs(repository, missing)
+        return len(missing)
 
     async def _parsed(self, stored: StoredManifest | None) -> Manifest | None:
         """Return the parsed manifest; None for one that is not here, or names nothing that can be checked."""

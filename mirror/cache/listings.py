@@ -181,7 +181,7 @@ class ListingCache:
         return TagsAnswer(data, next_query, Outcome.STALE, Staleness(None, reason))
 
     async def _referrers(self, repository: Repository, digest: Digest) -> _Referrers:
-        entry = await self._store.referrers(repository, digest)
+        entry = await self._latest(repository, digest)
         if entry is None:
             return await self._ask_once(repository, digest)
         if self._tags.validity.is_fresh(repository, entry.confirmed):
@@ -197,6 +197,17 @@ class ListingCache:
             if self._tags.validity.is_ended_by(error, repository, entry.confirmed):
                 raise
             return self._stale(entry, str(error))
+
+    async def _latest(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
+        """Return the list, or that of another mirror where this one is not fresh and that one is newer."""
+        entry, words = await self._store.referrers(repository, digest), self._context.shared_words
+        if words is None or (entry is not None and self._tags.validity.is_fresh(repository, entry.confirmed)):
+            return entry
+        found = await words.find_referrers(repository, digest)
+        if found is None or (entry is not None and found.confirmed <= entry.confirmed):
+            return entry
+        await self._store.put_referrers(repository, digest, found)
+        return found
 
     def _reason_not_to_ask(self, repository: Repository, entry: ReferrersEntry) -> str | None:
         """Return why a list that is not fresh is served at once, if it is."""
@@ -245,7 +256,10 @@ class ListingCache:
         # A list of a stale tag is as old as the tag; one that no upstream has confirmed is never fresh.
         age = 0.0 if found.staleness is None else found.staleness.age
         confirmed = NEVER if age is None else self._context.clock() - age
-        await self._store.put_referrers(repository, digest, ReferrersEntry(found.manifests, confirmed))
+        entry = ReferrersEntry(found.manifests, confirmed)
+        await self._store.put_referrers(repository, digest, entry)
+        if (words := self._context.shared_words) is not None:
+            words.add_referrers(repository, digest, entry)
         return found
 
     async def _keep_referrers(self, repository: Repository, digest: Digest) -> None:

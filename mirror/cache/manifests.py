@@ -23,9 +23,10 @@ from mirror.store.blobs.entries import Origin
 from mirror.store.links.content import StoredManifest
 from mirror.store.lock import blob_key
 from mirror.store.metadata.index import Link
-from mirror.transfer.context import TransferContext
+from mirror.transfer.context import OtherMirrors, TransferContext
 from mirror.transfer.exclusive import exclusive
 from mirror.upstream.errors import UpstreamError, too_many_requests
+from mirror.upstream.guests.current import asker
 from mirror.upstream.registry_client import ManifestBody, RemoteManifest
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.single_flight import SingleFlight
@@ -63,6 +64,9 @@ class ManifestCache:
             context.tasks, refusal=too_many_requests, turns=context.lookups
         )
         self._missing: NegativeCache[tuple[Repository, Digest]] = NegativeCache(missing)
+        self._bringing: SingleFlight[tuple[Repository, Digest], StoredManifest | None] = SingleFlight(
+            context.tasks, refusal=too_many_requests
+        )
 
     async def get(self, repository: Repository, digest: Digest, also: Types = ()) -> ManifestAnswer:
         """Return the manifest. Raises UpstreamError or StoreError.
@@ -75,6 +79,8 @@ class ManifestCache:
             if ttl <= 0 and (staleness := await self._access.check(repository, digest, stored.link)):
                 return replace(manifest_answer(stored, Outcome.STALE), staleness=staleness)
             return manifest_answer(stored, Outcome.HIT, ttl)
+        if (brought := await self.bring(repository, digest)) is not None:
+            return manifest_answer(brought, Outcome.MISS)
         outcome = Outcome.JOIN if self._fetching.running((digest, also)) else Outcome.MISS
         with self._missing.remembering((repository, digest), also):
             async with self._access.withdrawing(repository, digest):
@@ -97,6 +103,8 @@ class ManifestCache:
             outcome = Outcome.HIT if local.present else Outcome.MISS
             ttl = self._access.ttl(repository, link) if local.present else 0.0
             return ManifestInfo(digest, link.media_type, link.size, outcome, ttl)
+        if (brought := await self.bring(repository, digest)) is not None:
+            return info_of(manifest_answer(brought, Outcome.MISS))
         upstream, began = self._upstreams[repository.upstream], self._context.clock()
         info = None
         if upstream.counts_pulls:
@@ -115,6 +123,30 @@ class ManifestCache:
         """Return the manifest if it is in the store; never ask the upstream."""
         return await self._store.manifest(repository, digest)
 
+    async def bring(
+        self, repository: Repository, digest: Digest, link: Link | None = None
+    ) -> StoredManifest | None:
+        """Return a manifest that other mirrors have, stored here from now on; None for none.
+
+        `link`: a confirmation that the caller knows.
+        """
+        words = self._context.shared_words
+        if words is None or asker():
+            return None
+        bring = partial(self._bring, words, repository, digest, link)
+        return await self._bringing.do((repository, digest), bring, repository.upstream)
+
+    async def _bring(
+        self, words: OtherMirrors, repository: Repository, digest: Digest, link: Link | None
+    ) -> StoredManifest | None:
+        known = link or (await self._store.look_up(repository, digest)).link
+        found = await words.read(repository, digest, known, MAX_MANIFEST_BYTES)
+        if found is None or found[0].media_type is None:
+            return None
+        confirmed, data = found
+        body = ManifestBody(data, confirmed.media_type or "", digest)
+        return await self._keep(repository, body, confirmed.confirmed or 0.0)
+
     async def put(
         self, repository: Repository, body: ManifestBody, since: float, *, sent: bool = True
     ) -> StoredManifest:
@@ -122,6 +154,16 @@ class ManifestCache:
 
         `since`: when the upstream was asked; `sent`: whether its bytes came from there.
         """
+        manifest = await self._keep(repository, body, since, sent=sent)
+        if (words := self._context.shared_words) is not None and manifest.link is not None:
+            words.add_link(repository, manifest.digest, manifest.link)
+            if sent:
+                words.publish(manifest.digest)
+        return manifest
+
+    async def _keep(
+        self, repository: Repository, body: ManifestBody, since: float, *, sent: bool = True
+    ) -> StoredManifest:
         upstream = self._upstreams[repository.upstream]
         link = Link(body.media_type, len(body.data))
         link, origin = self._context.confirmed(upstream, repository, link, since), Origin.PRIVATE

@@ -11,6 +11,7 @@ from mirror.cache.negative_cache import NegativeCache
 from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Staleness
 from mirror.cache.tag.expired import Answers, ExpiredEntries, log_decision
 from mirror.cache.tag.gone import GoneKeeper, GoneUpstream
+from mirror.cache.tag.shared_tags import SharedTags
 from mirror.cache.tag.validity import TagValidity
 from mirror.config.schema import TagSettings
 from mirror.oci.digest import Digest
@@ -61,6 +62,7 @@ class TagCache:
         self.validity = TagValidity(context, upstreams, settings)
         self.expired = ExpiredEntries(upstreams, self.validity, gone, settings.fallback_after)
         self._missing: NegativeCache[tuple[Repository, str]] = NegativeCache(settings.missing)
+        self._shared = SharedTags(context, manifests.bring, settings.missing)
         self._revalidating: SingleFlight[tuple[Repository, Tag], _Revalidated] = SingleFlight(
             context.tasks, refusal=too_many_requests, turns=context.lookups
         )
@@ -74,7 +76,7 @@ class TagCache:
     async def get(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """Return the manifest that a tag points to. Raises UpstreamError or StoreError."""
         requested = self._context.clock()
-        entry = await self.entry(repository, tag)
+        entry = await self._latest(repository, tag)
         if entry is None:
             # A HEAD first saves the GET of a manifest that is here by its digest, but costs a round trip.
             save_gets = self._upstreams[repository.upstream].budget_level(repository.path) is not PLENTY
@@ -102,7 +104,7 @@ class TagCache:
         Where the upstream counts GETs, it is asked with a HEAD at most.
         """
         requested = self._context.clock()
-        entry = await self.entry(repository, tag)
+        entry = await self._latest(repository, tag)
         if entry is None:
             with self._missing.remembering((repository, tag.name), tag.also):
                 self._upstreams[repository.upstream].raise_if_unresponsive(tag)
@@ -129,7 +131,7 @@ class TagCache:
         or StoreError.
         """
         requested = self._context.clock()
-        entry = await self.entry(repository, tag)
+        entry = await self._latest(repository, tag)
         if entry is not None and (ttl := self.validity.ttl(repository, tag, entry)) > 0:
             return _info(entry, Outcome.HIT, ttl)
         with self._missing.remembering((repository, tag.name), tag.also):
@@ -140,7 +142,7 @@ class TagCache:
         known = await self.entry(repository, tag)
         if known is None or known.digest != str(found.digest):
             entry = TagEntry(str(found.digest), found.media_type, len(found.data), confirmed)
-            await self._store.put_tag(repository, tag, entry)
+            await self._put_tag(repository, tag, entry)
 
     async def _head(
         self, repository: Repository, tag: Tag, requested: float, outcome: Outcome
@@ -160,6 +162,21 @@ class TagCache:
         """Return what is known of a tag; with further types, only if it is of one of those."""
         entry = await self._store.tag(repository, tag)
         return None if entry is not None and tag.also and entry.media_type not in tag.also else entry
+
+    async def _latest(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Return the entry, or that of another mirror where this one is not fresh and that one is newer.
+
+        Raises UpstreamError if there is none, and the upstream has lately told another mirror so.
+        """
+        entry = await self.entry(repository, tag)
+        if entry is not None and self.validity.ttl(repository, tag, entry) > 0:
+            return entry
+        return await self._shared.latest(repository, tag, entry)
+
+    async def _put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        """Note what the upstream has said of a tag, for the other mirrors too."""
+        await self._store.put_tag(repository, tag, entry)
+        self._shared.note_tag(repository, tag, entry)
 
     async def _stale_manifest(
         self, repository: Repository, entry: TagEntry, staleness: Staleness
@@ -196,7 +213,7 @@ class TagCache:
         if found.entry is None or not found.proven:
             return await self._get_by_tag(repository, tag, requested)
         manifest = await self._manifest(repository, tag, found.entry)
-        await self._store.put_tag(repository, tag, found.entry)
+        await self._put_tag(repository, tag, found.entry)
         return manifest
 
     async def _manifest(
@@ -244,12 +261,12 @@ class TagCache:
             if not local.present:
                 if known is None:
                     # Containerd gets the manifest by its digest next: no GET would tell of the tag.
-                    await self._store.put_tag(repository, tag, entry)
+                    await self._put_tag(repository, tag, entry)
                 return _Revalidated(entry, proven=False)
         link = Link(entry.media_type, entry.size)
         link = self._context.confirmed(upstream, repository, link, requested)
         await self._store.links.add(repository, Digest.parse(entry.digest), link)
-        await self._store.put_tag(repository, tag, entry)
+        await self._put_tag(repository, tag, entry)
         self._gone.note_back(repository, tag, None if known is None else known.gone)
         return _Revalidated(entry)
 
@@ -260,6 +277,7 @@ class TagCache:
             if gone is not None:
                 raise GoneUpstream(error, gone) from error
             await self._store.drop_tag(repository, tag)
+            self._shared.note_missing(repository, tag)
 
     async def _get_by_tag(self, repository: Repository, tag: Tag, requested: float) -> ManifestAnswer:
         """Fetch digest and manifest with one GET; one process at a time, because GETs are rate limited.
@@ -287,7 +305,7 @@ class TagCache:
         await self._manifests.put(repository, body, began)
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
         known = await self._store.tag(repository, tag)
-        await self._store.put_tag(repository, tag, entry)
+        await self._put_tag(repository, tag, entry)
         self._gone.note_back(repository, tag, None if known is None else known.gone)
         return entry
 

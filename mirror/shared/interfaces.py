@@ -117,3 +117,17 @@ class ConditionalObjects(Protocol):
         ...
 
     async def delete(self, key: str) -> None: ...
+
+    async def write(self, key: str, data: bytes) -> None:
+        """Write an object, whatever is there."""
+        ...
+
+
+class Records(Protocol):
+    """Small texts under keys, each of which may be lost at any time. All methods raise TierError."""
+
+    async def get(self, key: str) -> bytes | None: ...
+
+    async def put(self, key: str, data: bytes, seconds: float) -> None:
+        """Write a text, which may be forgotten after `seconds`."""
+        ...

@@ -1,9 +1,11 @@
 """Names of what the tier has, in the bucket and at the coordinator."""
 
+import hashlib
 import re
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
+from mirror.oci.reference import Repository, Tag
 
 # A blob's key below the prefix: algorithm, two digits, the whole digest.
 _BLOB = re.compile(r"blobs/([a-z0-9]+)/[0-9a-f]{2}/([0-9a-f]+)")
@@ -11,6 +13,7 @@ _BLOB = re.compile(r"blobs/([a-z0-9]+)/[0-9a-f]{2}/([0-9a-f]+)")
 BLOBS = "blobs"
 LEASES = "leases"
 PROBES = "probes"
+RECORDS = "records"
 
 
 def object_key(digest: Digest) -> str:
@@ -33,3 +36,24 @@ def parse_blob_key(key: str) -> Digest | None:
 def fill_key(digest: Digest) -> str:
     """Return the key of the lease for filling a blob."""
     return f"fill/{digest.algorithm}/{digest.encoded}"
+
+
+def tag_key(repository: Repository, tag: Tag) -> str:
+    """Return the key of what an upstream has said of a tag."""
+    return _record_key("tag", f"{repository}:{tag.name}")
+
+
+def link_key(repository: Repository, digest: Digest) -> str:
+    """Return the key of what an upstream has said of a digest in a repository."""
+    return _record_key("link", f"{repository}@{digest}")
+
+
+def referrers_key(repository: Repository, digest: Digest) -> str:
+    """Return the key of what an upstream has said of the referrers of a digest."""
+    return _record_key("referrers", f"{repository}@{digest}")
+
+
+def _record_key(kind: str, name: str) -> str:
+    """Return a key that every engine takes, whatever the name is."""
+    encoded = hashlib.sha256(name.encode()).hexdigest()
+    return f"{kind}/{encoded[:2]}/{encoded}"

@@ -112,5 +112,24 @@ class MemoryObjects:
     async def delete(self, key: str) -> None:
         self._objects.pop(key, None)
 
+    async def write(self, key: str, data: bytes) -> None:
+        self._write(key, data)
+
     def _write(self, key: str, data: bytes) -> None:
         self._objects[key] = StoredText(data, str(next(self._versions)), self._clock())
+
+
+class MemoryRecords:
+    """Texts in a dictionary: `Records` of the mirrors of one process."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._texts: dict[str, tuple[bytes, float]] = {}
+
+    async def get(self, key: str) -> bytes | None:
+        await asyncio.sleep(0)  # as an engine would
+        data, until = self._texts.get(key, (None, 0.0))
+        return data if self._clock() < until else None
+
+    async def put(self, key: str, data: bytes, seconds: float) -> None:
+        self._texts[key] = (data, self._clock() + seconds)

@@ -1,12 +1,12 @@
-"""Leases in Redis or Valkey. The one module that uses redis-py.
+"""Leases and records in Redis or Valkey. The one module that uses redis-py.
 
 `SET NX PX` takes a lease; scripts renew and release it, since no command that compares a value is in Redis 7,
 Redis 8 and Valkey alike. The library repeats each command by default (ten times, with five seconds each), so
 that a lease of ours looks like another's: nothing is repeated here.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +22,9 @@ from mirror.shared.lease_text import format_holder, parse_holder
 
 # The most connections of one process; further commands wait for one.
 CONNECTIONS = 8
+
+# The most bytes of a record that are read: a longer one is none of ours.
+MOST_TEXT = 1024 * 1024
 
 _RENEW = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
@@ -76,6 +79,10 @@ class RedisLeases:
             found = await self._redis.get(self._scope + key)
         return parse_holder(found) if isinstance(found, bytes) else None
 
+    def records(self) -> "RedisRecords":
+        """Return records under keys of the same scope, by the same connections."""
+        return RedisRecords(self._redis, self._scope, self._translated)
+
     async def close(self) -> None:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
@@ -95,6 +102,26 @@ class RedisLeases:
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             message = f"{self._name} does not answer as a coordinator: {_reason(error)}"
             raise TierError(TierFault.UNREACHABLE, message) from error
+
+
+class RedisRecords:
+    """`Records` of the connections of a RedisLeases, which closes them."""
+
+    def __init__(
+        self, redis: Redis, scope: str, translated: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._redis = redis
+        self._scope = scope
+        self._translated = translated
+
+    async def get(self, key: str) -> bytes | None:
+        with self._translated():
+            found = await self._redis.getrange(self._scope + key, 0, MOST_TEXT)
+        return found if isinstance(found, bytes) and found else None
+
+    async def put(self, key: str, data: bytes, seconds: float) -> None:
+        with self._translated():
+            await self._redis.set(self._scope + key, data, px=_milliseconds(seconds))
 
 
 def _milliseconds(seconds: float) -> int:

@@ -49,6 +49,9 @@ BODY_SECONDS = 3600
 # Time without a piece of a body, in seconds, after which a read is given up.
 IDLE_SECONDS = 5.0
 
+# The longest small object that is read, in bytes.
+MOST_SMALL = 1024 * 1024
+
 # A response of one line tells what went wrong; the library adds its own state, and the response's body.
 _MESSAGE_BYTES = 200
 
@@ -119,7 +122,9 @@ class S3Objects:
         try:
             with self._translated(f"read {key}"):
                 result = await obstore.get_async(self._small, self._prefix + key)
-                data, meta = bytes(await result.bytes_async()), result.meta
+                meta = result.meta
+                fits = meta["size"] <= MOST_SMALL  # a longer one is none of ours, and is not read
+                data = bytes(await result.bytes_async()) if fits else b""
         except ObjectMissing:
             return None
         return StoredText(data, meta["e_tag"] or "", meta["last_modified"].timestamp())
@@ -130,6 +135,9 @@ class S3Objects:
     async def replace(self, key: str, data: bytes, version: str) -> bool:
         tag = version if self._quoted else version.strip('"')
         return await self._write(key, data, {"e_tag": tag})
+
+    async def write(self, key: str, data: bytes) -> None:
+        await self._write(key, data, "overwrite")
 
     def unquote_versions(self) -> None:
         """Send ETags without quotes from now on, for a store that compares them so."""

@@ -84,11 +84,16 @@ class SharedTier:
         """Return whether blobs may be read from the object store and written there now."""
         return self._probed and self.objects.usable
 
+    @property
+    def coordinated(self) -> bool:
+        """Return whether the coordinator may be asked now."""
+        return self._probed and self.leases.usable
+
     async def find(self, digest: Digest) -> TierObject | None:
         """Return what the object store has of a blob; None for nothing, and when it does not say."""
         if not self.usable:
             return None
-        return await self._ask(self.objects, "stat", lambda: self._engines.objects.stat(digest), None)
+        return await self.ask(OBJECTS, "stat", lambda: self._engines.objects.stat(digest), None)
 
     @asynccontextmanager
     async def open_range(self, digest: Digest, span: Span) -> AsyncGenerator[TierRange]:
@@ -120,6 +125,31 @@ class SharedTier:
             self._record(self.objects, "read", error)
             raise
 
+    async def read(self, digest: Digest, limit: int) -> bytes | None:
+        """Return a whole blob of up to `limit` bytes, verified; None for none, and without an answer.
+
+        A blob that is wrong is removed.
+        """
+        if not self.usable:
+            return None
+        data = await self.ask(OBJECTS, "read", lambda: self._whole(digest, limit), None)
+        if data is None or Digest.of(data, digest.algorithm) == digest:
+            return data
+        log.warning("blob wrong in the shared tier, removed", digest=str(digest))
+        await self.remove(digest)
+        return None
+
+    async def _whole(self, digest: Digest, limit: int) -> bytes | None:
+        try:
+            async with self._engines.objects.open_range(digest, Span(0, limit)) as part:
+                if part.total > limit:
+                    return None
+                data = b"".join([chunk async for chunk in part.chunks])
+        except ObjectMissing:
+            return None
+        self._metrics.shared_bytes.labels("received").inc(len(data))
+        return data
+
     async def publish(self, content: VerifiedContent) -> bool:
         """Store a blob; return False if that failed. Raises TierError WRONG for one that is corrupt here."""
         sent = self._metrics.shared_bytes.labels("sent")
@@ -142,15 +172,15 @@ class SharedTier:
     async def remove(self, digest: Digest) -> None:
         """Remove a blob that was found corrupt; a failure is recorded."""
         if self.usable:
-            await self._ask(self.objects, "remove", lambda: self._engines.objects.remove(digest), None)
+            await self.ask(OBJECTS, "remove", lambda: self._engines.objects.remove(digest), None)
 
     async def claim(self, digest: Digest) -> FillClaim | Holder | None:
         """Claim the right to fetch a blob upstream; or return who has it, or None without a coordinator."""
-        if not self._probed or not self.leases.usable:
+        if not self.coordinated:
             return None
         key, mine = fill_key(digest), new_holder(self.address)
         leases = self._engines.leases
-        held = await self._ask(self.leases, "acquire", lambda: leases.acquire(key, mine, LEASE_SECONDS), None)
+        held = await self.ask(LEASES, "acquire", lambda: leases.acquire(key, mine, LEASE_SECONDS), None)
         if held != mine:
             return held
         renewing = self._tasks.spawn(self._renew(key, mine), name=f"renew {key}")
@@ -158,23 +188,44 @@ class SharedTier:
 
     async def holder(self, digest: Digest) -> Holder | None:
         """Return who holds the right to fetch a blob; None for nobody, and without a coordinator."""
-        if not self._probed or not self.leases.usable:
+        if not self.coordinated:
             return None
         key = fill_key(digest)
-        return await self._ask(self.leases, "look", lambda: self._engines.leases.holder(key), None)
+        return await self.ask(LEASES, "look", lambda: self._engines.leases.holder(key), None)
+
+    async def ask(self, engine: str, operation: str, ask: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        """Return an answer that comes within the limit; `otherwise` if none does, which is recorded.
+
+        `engine`: OBJECTS or LEASES.
+
+        """
+        health = self.objects if engine == OBJECTS else self.leases
+        try:
+            async with asyncio.timeout(self._limit):
+                answer = await ask()
+        except TimeoutError:
+            self._record(
+                health, operation, TierError(TierFault.UNREACHABLE, f"no answer within {self._limit:g} s")
+            )
+            return otherwise
+        except TierError as error:
+            self._record(health, operation, error)
+            return otherwise
+        self._record(health, operation, None)
+        return answer
 
     def state(self) -> dict[str, Any]:
         """Return the state for /readyz."""
         return {
             "url": self._engines.name,
             "objects": {"usable": self.usable, "reason": self.objects.reason},
-            "leases": {"usable": self._probed and self.leases.usable, "reason": self.leases.reason},
+            "leases": {"usable": self.coordinated, "reason": self.leases.reason},
         }
 
     def report(self) -> None:
         """Set the gauges."""
         self._metrics.shared_up.labels(OBJECTS).set(self.usable and self.objects.reason is None)
-        up = self._probed and self.leases.usable and self.leases.reason is None
+        up = self.coordinated and self.leases.reason is None
         self._metrics.shared_up.labels(LEASES).set(up)
 
     async def close(self) -> None:
@@ -189,36 +240,17 @@ class SharedTier:
         leases = self._engines.leases
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
-            if not await self._ask(
-                self.leases, "renew", lambda: leases.renew(key, mine, LEASE_SECONDS), True
-            ):
+            renew = lambda: leases.renew(key, mine, LEASE_SECONDS)  # noqa: E731
+            if not await self.ask(LEASES, "renew", renew, True):
                 log.info("lease of the shared tier lost, another mirror may fetch the same blob", lease=key)
                 return
 
     def _release(self, key: str, mine: Holder) -> None:
         with suppress(RuntimeError):  # while the mirror stops, leases lapse
             release = lambda: self._engines.leases.release(key, mine)  # noqa: E731
-            task = self._tasks.spawn(self._ask(self.leases, "release", release, None), name=f"release {key}")
+            task = self._tasks.spawn(self.ask(LEASES, "release", release, None), name=f"release {key}")
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
-
-    async def _ask(
-        self, health: EngineHealth, operation: str, ask: Callable[[], Awaitable[T]], otherwise: T
-    ) -> T:
-        """Return an answer that comes within the limit; `otherwise` if none does, which is recorded."""
-        try:
-            async with asyncio.timeout(self._limit):
-                answer = await ask()
-        except TimeoutError:
-            self._record(
-                health, operation, TierError(TierFault.UNREACHABLE, f"no answer within {self._limit:g} s")
-            )
-            return otherwise
-        except TierError as error:
-            self._record(health, operation, error)
-            return otherwise
-        self._record(health, operation, None)
-        return answer
 
     def _record(self, health: EngineHealth, operation: str, error: TierError | None) -> None:
         engine = OBJECTS if health is self.objects else LEASES

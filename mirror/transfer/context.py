@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct, field
@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from mirror.config.schema import FillSettings
 from mirror.metrics.metrics import Metrics
-from mirror.oci.reference import Repository
-from mirror.store.metadata.index import AT_AN_UNKNOWN_TIME, Link
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository, Tag
+from mirror.store.metadata.index import AT_AN_UNKNOWN_TIME, Link, ReferrersEntry, TagEntry
 from mirror.store.store import Store
 from mirror.transfer.corruption import CorruptionTracker
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
@@ -36,6 +37,36 @@ class LargeFills(Protocol):
         ...
 
 
+class OtherMirrors(Protocol):
+    """The knowledge and the small content of other mirrors: `mirror.transfer.shared.shared_words`.
+
+    Nothing here raises, or takes longer than a stated limit. Private repositories, and what a guest is told,
+    stay with their mirror.
+    """
+
+    async def find_tag(self, repository: Repository, tag: Tag) -> TagEntry | None: ...
+
+    async def missing_since(self, repository: Repository, tag: Tag) -> float | None: ...
+
+    async def find_referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None: ...
+
+    async def missing_blobs(self, repository: Repository, digests: Sequence[Digest]) -> list[Digest]: ...
+
+    async def read(
+        self, repository: Repository, digest: Digest, known: Link | None, limit: int
+    ) -> tuple[Link, bytes] | None: ...
+
+    def add_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None: ...
+
+    def add_missing(self, repository: Repository, tag: Tag, now: float) -> None: ...
+
+    def add_link(self, repository: Repository, digest: Digest, link: Link) -> None: ...
+
+    def add_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None: ...
+
+    def publish(self, digest: Digest) -> None: ...
+
+
 def _never_idle() -> float:
     return 0.0
 
@@ -48,6 +79,7 @@ class TransferContext(Struct, frozen=True):
     a blob. `idle_seconds`: for how long no client has waited for a connection to an upstream. `attempts`:
     counts of wrong credentials in all workers; None for a process that shares none. `shared_fills`: large
     blobs are shared with other mirrors; None where they come from their upstreams alone.
+    `shared_words`: what other mirrors know; None where nothing is shared.
     """
 
     store: Store
@@ -62,6 +94,7 @@ class TransferContext(Struct, frozen=True):
     lookups: LookupTurns = field(default_factory=LookupTurns)
     attempts: Cells | None = None
     shared_fills: LargeFills | None = None
+    shared_words: OtherMirrors | None = None
 
     def confirmed(
         self, upstream: Upstream, repository: Repository, link: Link, since: float | None = None

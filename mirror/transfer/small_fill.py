@@ -39,6 +39,7 @@ class SmallFill:
         self._repository = transfer.repository
         self._digest = transfer.digest
         self._link = link
+        self._is_shared = False  # the bytes came from the shared tier
         transfer.brief = True
 
     async def run(self) -> None:
@@ -66,7 +67,7 @@ class SmallFill:
 
     async def _fill(self, lease: BlobLease) -> None:
         try:
-            data = await self._download()
+            data = await self._read_shared() or await self._download()
             self._transfer.phase = Phase.KEEPING
             self._transfer.publish(data)
             content, origin = await self._linked(data)
@@ -74,15 +75,40 @@ class SmallFill:
             await run_to_completion(self._context.store.release_lease(lease))
             raise
         await self._context.store.put_small_blob(self._repository, lease, content, origin)
+        if not self._is_shared:
+            self._share(len(data))
         log.debug("fill stored", bytes=len(data), **self._transfer.log_fields())
 
     async def _linked(self, data: bytes) -> tuple[Content, Origin]:
         """Return the content with a link: confirmed if it came with an account, else named by a manifest."""
         link, origin = replace(self._link, size=len(data)), Origin.PUBLIC
+        if self._is_shared:
+            await self._context.store.links.add(self._repository, self._digest, link)
+            return Content(link, data), origin
         if self._upstream.uses_account(self._repository.path):
             link, origin = self._context.confirmed(self._upstream, self._repository, link), Origin.PRIVATE
             await self._context.store.links.add(self._repository, self._digest, link)
         return Content(link, data), origin
+
+    async def _read_shared(self) -> bytes | None:
+        """Return the blob as other mirrors have it, if their word, or a link, opens it."""
+        words = self._context.shared_words
+        if words is None:
+            return None
+        found = await words.read(self._repository, self._digest, self._link, SMALL_BYTES)
+        if found is None:
+            return None
+        self._link, self._is_shared = found[0], True
+        self._context.metrics.shared_fills.labels("tier").inc()
+        return found[1]
+
+    def _share(self, size: int) -> None:
+        """Write the blob behind, and what the upstream has said by giving it."""
+        words = self._context.shared_words
+        if words is not None:
+            words.publish(self._digest)
+            link = self._context.confirmed(self._upstream, self._repository, Link(size=size))
+            words.add_link(self._repository, self._digest, link)
 
     async def _download(self) -> bytes:
         """Return the verified bytes; a blob with wrong bytes is requested a second time.

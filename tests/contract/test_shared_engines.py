@@ -8,12 +8,15 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
+from mirror.oci.reference import Repository, Tag
 from mirror.shared.bucket_leases import BucketLeases
+from mirror.shared.bucket_records import BucketRecords
 from mirror.shared.content import verified
 from mirror.shared.errors import ObjectMissing, TierError, TierFault
-from mirror.shared.interfaces import Leases, ObjectTier, VerifiedContent
+from mirror.shared.interfaces import Leases, ObjectTier, Records, VerifiedContent
+from mirror.shared.keys import tag_key
 from mirror.shared.lease_text import new_holder
-from mirror.shared.memory import MemoryLeases, MemoryObjects, MemoryTier
+from mirror.shared.memory import MemoryLeases, MemoryObjects, MemoryRecords, MemoryTier
 from mirror.shared.probe import probe
 from mirror.shared.redis_leases import RedisLeases
 from mirror.shared.s3 import S3Objects
@@ -139,6 +142,32 @@ async def test_objects_are_put_by_several_at_once(objects: ObjectTier) -> None:
     """Several mirrors may publish one digest: any winner is right."""
     await asyncio.gather(*(objects.put(content(LARGE)) for _ in range(3)))
     assert await read(objects, Digest.of(LARGE), Span(0, 10)) == LARGE[:10]
+
+
+@pytest.fixture
+async def records(engine: Engine | str) -> AsyncIterator[Records]:
+    """Records whose keys are those of this test alone."""
+    if isinstance(engine, str):
+        yield MemoryRecords() if engine == "memory" else BucketRecords(MemoryObjects())
+    elif engine.scheme == "redis":
+        coordinator = RedisLeases(settings_of(engine), os.urandom(4).hex())
+        yield coordinator.records()
+        await coordinator.close()
+    else:
+        objects = s3_of(engine)
+        yield BucketRecords(objects)
+        await objects.close()
+
+
+@pytest.mark.parametrize("engine", COORDINATORS, indirect=True)
+async def test_records_are_read_as_last_written(records: Records) -> None:
+    """Any bytes, under any key of ours; one that is not there is None."""
+    key, data = tag_key(Repository("[::1]:5000", "a/b.c__d"), Tag("V1.0-x_y")), bytes(range(256)) * 1024
+    assert await records.get(key) is None
+    await records.put(key, b"first", 3600)
+    await records.put(key, data, 3600)
+    assert await records.get(key) == data
+    assert await records.get(key[:-1]) is None
 
 
 @pytest.mark.parametrize("engine", COORDINATORS, indirect=True)

@@ -205,7 +205,8 @@ class SharedSettings(Settings, frozen=True, kw_only=True):
     peers_secret_file: Annotated[
         CredentialFile | None,
         Doc(
-            "File with a secret that all mirrors of the tier have, and nobody else.",
+            "File with a secret that all mirrors of the tier have, and nobody else. With it they share what "
+            "upstreams say of tags, links and referrers too, under a seal that is made of it.",
             examples=["/etc/registry-mirror/peers.secret"],
         ),
     ] = None
@@ -225,8 +226,8 @@ class SharedSettings(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if (self.access_key is None) != (self.secret_key is None):
             raise ValueError("access_key and secret_key_file belong together: give both or none")
-        if (self.peers_listen is None) != (self.peers_secret is None):
-            raise ValueError("peers_listen and peers_secret_file belong together: give both or none")
+        if self.peers_listen is not None and self.peers_secret is None:
+            raise ValueError("peers_listen needs peers_secret_file: a secret that all mirrors have")
         if self.peers_secret is not None and len(self.peers_secret.get_secret_value()) < SHORTEST_SECRET:
             raise ValueError(
                 f"peers_secret_file has less than {SHORTEST_SECRET} characters: openssl rand -hex 32"

@@ -8,10 +8,13 @@
 5. Failing engines and peers change nothing but where the bytes come from.
 """
 
+from contextlib import suppress
+
 from msgspec.structs import replace
 
 from mirror.access.peer_proof import PeerProof
 from mirror.oci.digest import Digest
+from mirror.shared.record_book import RecordBook
 from mirror.shared.tier import SharedTier
 from mirror.store.errors import StoreError
 from mirror.store.metadata.index import Link
@@ -22,12 +25,13 @@ from mirror.transfer.shared.leading import LeadingFills
 from mirror.transfer.shared.peers import PeerClients
 from mirror.transfer.shared.publisher import Publisher
 from mirror.transfer.shared.shared_source import SharedSource, SharedUpstream, TierClient
+from mirror.transfer.shared.shared_words import SharedWords
 from mirror.transfer.transfer import Transfer
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.peers.peer_client import PeerClient
 from mirror.upstream.upstream import Upstream
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
-from mirror.util.slots import SlotPool
 from mirror.util.ttl_cache import TTLCache
 
 log = get_logger(__name__)
@@ -48,18 +52,24 @@ class SharedTransfers:
         self,
         tier: SharedTier,
         context: TransferContext,
-        total: SlotPool,
+        upstreams: UpstreamSet,
+        book: RecordBook | None = None,
         proof: PeerProof | None = None,
         limit: float = 2.0,
     ) -> None:
-        """`proof`: of mirrors that follow each other; None where none does. `limit`: seconds to connect."""
+        """`proof`: of mirrors that follow each other; None where none does. `limit`: seconds to connect.
+
+        `book`: the words of upstreams; None for mirrors without a secret.
+        """
         self.tier = tier
         self.context = context
-        self.total = total
+        self.total = upstreams.slots
         self.proof = proof
         self.leading = LeadingFills()
         self.client = TierClient(tier, context.metrics)
         self.publisher = Publisher(tier, context.store, context.tasks, context.metrics)
+        is_private = lambda each: upstreams[each.upstream].uses_account(each.path)  # noqa: E731
+        self.words = SharedWords(tier, book, self.publisher, is_private, context.tasks)
         self.peers: PeerClients | None = None
         self.corrupt: TTLCache[Digest, bool] = TTLCache(CORRUPT_SECONDS, MAX_CORRUPT)
         if proof is not None:
@@ -102,7 +112,7 @@ class SharedFill:
         try:
             with self._shared.leading.leading(self._transfer):
                 await Fill(self._context, await self._origin(), self._transfer).run()
-            self._settle()
+            await self._settle()
         finally:
             if self._source is not None and self._source.is_wrong:
                 await self._remove_wrong()
@@ -132,6 +142,9 @@ class SharedFill:
             confirmed = link is not None and link.confirmed is not None and link.account == account
             if link is not None and confirmed and self._context.link_ttl(upstream, link) > 0:
                 return True
+            if (told := await self._shared.words.find_link(self._repository, self._digest)) is not None:
+                await store.links.add(self._repository, self._digest, told)
+                return True
             began, claimed = self._context.clock(), None if link is None else link.size
             size = await upstream.head_blob(self._repository.path, self._digest, claimed)
             known = replace(link, size=size) if link is not None else Link(size=size)
@@ -148,7 +161,7 @@ class SharedFill:
         self._shared.corrupt.put(self._digest, True)
         await self._shared.tier.remove(self._digest)
 
-    def _settle(self) -> None:
+    async def _settle(self) -> None:
         """Count the fill, and write the blob behind if no other mirror does, and the store has it not."""
         coordination, source = self._coordination, self._source
         shared = source is not None and not source.is_wrong and coordination.claim is None
@@ -156,6 +169,15 @@ class SharedFill:
         if shared and source is not None:
             outcome = "peer" if source.was_followed else "tier"
         self._context.metrics.shared_fills.labels(outcome).inc()
+        if not shared:
+            await self._tell()
         if not shared and not coordination.left_to_another:
             claim, coordination.claim = coordination.claim, None
             self._shared.publisher.add(self._digest, claim)
+
+    async def _tell(self) -> None:
+        """Tell the other mirrors that the upstream has given the blob."""
+        with suppress(StoreError):
+            link = (await self._context.store.look_up(self._repository, self._digest)).link
+            if link is not None:
+                self._shared.words.add_link(self._repository, self._digest, link)

@@ -1,0 +1,29 @@
+"""Making of the shared tier from its configuration. Imported where a bucket is configured."""
+
+from msgspec.structs import replace
+
+from mirror.access.peer_proof import PeerProof
+from mirror.config.tier.shared import SharedSettings
+from mirror.shared import engines as shared_engines
+from mirror.shared.record_book import RecordBook
+from mirror.shared.tier import SharedTier
+from mirror.shared.upstream_word import Seal
+from mirror.transfer.context import TransferContext
+from mirror.transfer.shared.shared_fill import SharedTransfers
+from mirror.upstream.upstream_set import UpstreamSet
+
+
+def open_shared(
+    settings: SharedSettings, context: TransferContext, upstreams: UpstreamSet
+) -> tuple[SharedTransfers, TransferContext]:
+    """Return the tier, which is probed in the background, and the context with it before the upstreams."""
+    engines = shared_engines.open_engines(settings)
+    tier = SharedTier(engines, settings.timeout, context.metrics)
+    tier.start()
+    book = proof = None
+    if settings.peers_secret is not None:
+        secret = settings.peers_secret.get_secret_value()
+        proof, seal = PeerProof(secret), Seal(secret)
+        book = RecordBook(tier, engines, seal, context.tasks, context.clock)
+    shared = SharedTransfers(tier, context, upstreams, book, proof, settings.timeout)
+    return shared, replace(context, shared_fills=shared, shared_words=shared.words)
