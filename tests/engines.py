@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mirror.config.tier.shared import Bucket, SharedSettings
 from tests.programs import SYSTEM_PATH, without_coverage
@@ -174,18 +175,9 @@ def running(engine: Engine) -> Iterator[Engine]:
 
 def make_bucket(engine: Engine) -> None:
     """Make the bucket, once the store serves: SeaweedFS listens a second before."""
-    import boto3
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{engine.port}",
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-        region_name="us-east-1",
-        config=Config(retries={"max_attempts": 1}, connect_timeout=5, read_timeout=20),
-    )
+    client = client_of(engine)
     end = time.monotonic() + STARTING
     while True:
         try:
@@ -197,6 +189,21 @@ def make_bucket(engine: Engine) -> None:
                 raise AssertionError(f"{engine.name}: {error}") from error
             time.sleep(0.1)
     client.close()
+
+
+def client_of(engine: Engine) -> Any:
+    """Return a client of another library than the mirror's, for what the mirror does not ask."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{engine.port}",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        region_name="us-east-1",
+        config=Config(retries={"max_attempts": 1}, connect_timeout=5, read_timeout=20),
+    )
 
 
 def settings_of(

@@ -16,16 +16,19 @@ from mirror.oci.digest import Digest
 from mirror.shared.s3 import S3Objects
 from mirror.util.tasks import Tasks
 from tests.engines import (
+    BUCKET,
     PASSWORD,
     SECRET_KEY,
     Engine,
     bucket_of,
+    client_of,
     free_port,
     redis_server,
     running,
     seaweedfs,
     settings_of,
 )
+from tests.fakes.faults import Fault, Gate
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, serving
 from tests.wire import Wire, get
@@ -237,6 +240,34 @@ async def test_shared_leases_may_be_lost_with_their_server(
         assert tier is not None
         while await tier.claim(Digest.of(b"next")) is None:  # noqa: ASYNC110  # asked again after a pause
             await asyncio.sleep(0.05)
+
+
+async def test_shared_upload_beside_a_fill_that_fails_leaves_no_parts(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings, store: Engine
+) -> None:
+    """Parts of the blob are at the store while the upstream sends; none is when the fill has failed."""
+    data = os.urandom(1024) * (12 * 1024)
+    digest, gate = fake.add_blob("library/x", data), Gate()
+    fake.fault(Fault(hold=gate, after=len(data) - MiB, cut_at=len(data) - MiB + 1), digest)
+    fake.fault(Fault(status=404), digest, times=100)
+    async with sharing(fake, tmp_path / "a", settings) as mirror:
+        pulling = asyncio.ensure_future(get(mirror.address, f"{X}/blobs/{digest}"))
+        while not await asyncio.to_thread(uploads, store):  # noqa: ASYNC110  # of another program
+            await asyncio.sleep(0.02)
+        gate.release()
+        assert not (await pulling).complete
+        while await asyncio.to_thread(uploads, store):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    async with bucket(settings) as objects:
+        assert await objects.stat(digest) is None
+
+
+def uploads(store: Engine) -> list[object]:
+    """Return the uploads that the store has begun and not completed."""
+    client = client_of(store)
+    found: list[object] = client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+    client.close()
+    return found
 
 
 async def flush(coordinator: Engine) -> None:

@@ -1,5 +1,8 @@
 """Writing behind: verified blobs of this mirror go to the object store, a few at a time.
 
+A large blob is uploaded while its fill runs, if an upload is free, and completed once it is verified: then
+the other mirrors find it as soon as it is here.
+
 What could not be written while the object store failed is written once it answers again, as far as the blob
 is still here. The list of such blobs is in memory: a restart forgets it, and costs the other mirrors a
 download.
@@ -16,7 +19,11 @@ from mirror.shared.errors import TierError
 from mirror.shared.tier import FillClaim, SharedTier
 from mirror.store.blobs.entries import OpenBlob
 from mirror.store.errors import StoreError
+from mirror.store.partial.growing import GrowingFile
 from mirror.store.store import Store
+from mirror.transfer.shared.streaming import UploadAbandoned, follow_fill
+from mirror.transfer.transfer import Transfer
+from mirror.upstream.errors import UpstreamError
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
 
@@ -27,6 +34,9 @@ UPLOADS = 2
 
 # The most blobs that wait; beyond it the oldest are forgotten.
 MAX_PENDING = 10_000
+
+# The smallest blob, in bytes, that is uploaded while its fill runs: one of several parts.
+STREAMED_BYTES = 8 * 1024 * 1024
 
 # Interval, in seconds, at which uploads try a failing object store again.
 RETRY_SECONDS = 1.0
@@ -44,6 +54,15 @@ class Publisher:
         self._metrics = metrics
         self._pending: OrderedDict[Digest, FillClaim | None] = OrderedDict()
         self._workers = 0
+        self._streams: dict[Digest, asyncio.Task[None]] = {}
+
+    def follow(self, transfer: Transfer) -> None:
+        """Upload the blob of a fill that begins, as its bytes come; `add` it when the fill has ended."""
+        if self._tier.usable and len(self._streams) < UPLOADS and transfer.digest not in self._streams:
+            digest = transfer.digest
+            stream = self._tasks.spawn(self._stream(transfer), name=f"upload {digest} as it comes")
+            self._streams[digest] = stream
+            stream.add_done_callback(lambda _: self._streams.pop(digest, None))
 
     def add(self, digest: Digest, claim: FillClaim | None) -> None:
         """Publish a blob that is in the store; release the claim afterwards, or when that fails."""
@@ -82,6 +101,8 @@ class Publisher:
 
     async def _publish(self, digest: Digest) -> bool:
         """Write a blob, unless it is there or no longer here; return False to try again."""
+        if (stream := self._streams.get(digest)) is not None:
+            await asyncio.wait([stream])
         if await self._tier.find(digest) is not None:
             return True
         try:
@@ -101,6 +122,20 @@ class Publisher:
         finally:
             end_reading()
             blob.file.close()
+
+    async def _stream(self, transfer: Transfer) -> None:
+        """Upload a blob as it comes; nothing of it stays if that ends before the blob is verified."""
+        try:
+            growing = await transfer.wait_content()
+        except (UpstreamError, StoreError):
+            return
+        if not isinstance(growing, GrowingFile) or growing.size < STREAMED_BYTES:
+            return
+        chunks = lambda: follow_fill(transfer, growing, self._store.executor)  # noqa: E731
+        try:
+            await self._tier.publish(verified(transfer.digest, growing.size, chunks))
+        except (UploadAbandoned, TierError, StoreError) as error:
+            log.debug("upload abandoned", digest=str(transfer.digest), reason=str(error))
 
     async def _chunks(self, blob: OpenBlob) -> AsyncIterator[bytes]:
         while chunk := await self._store.executor.run(blob.file.read, READ_BYTES):

@@ -111,7 +111,10 @@ class SharedFill:
         """Fill the blob. Raises UpstreamError or StoreError."""
         try:
             with self._shared.leading.leading(self._transfer):
-                await Fill(self._context, await self._origin(), self._transfer).run()
+                origin = await self._origin()
+                if self._coordination.claim is not None:
+                    self._shared.publisher.follow(self._transfer)
+                await Fill(self._context, origin, self._transfer).run()
             await self._settle()
         finally:
             if self._source is not None and self._source.is_wrong:
