@@ -57,6 +57,12 @@ PLACES: Mapping[str, CommandPlace] = {
             "Show what a running mirror does: requests, downloads, upstreams, the disk, troubles.",
         ),
         (
+            "backup",
+            "operate.backup",
+            "Write what cannot be fetched again to one file, while the mirror runs.",
+        ),
+        ("restore", "operate.backup", "Make a cache folder from a backup."),
+        (
             "healthcheck",
             "operate.healthcheck",
             "Say whether the mirror on this machine is alive: exit status 0, else 1.",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mirror.bundle.archives.archive import Archive
     from mirror.bundle.have import HaveList
     from mirror.bundle.model import BundleContents
+    from mirror.manage.backup.layout import BackupContents
+    from mirror.manage.backup.writer import BackupPlan
     from mirror.manage.browse.detail import ImageDetail
     from mirror.manage.browse.search import FoundTag, RepositoryRow, TagRow
     from mirror.manage.carry.contents import Collected
@@ -316,3 +318,25 @@ class Management:
     def finish_import(self, run: "Import") -> "Steps[ImportedImage]":
         """Write the index of an import: a step for each image."""
         return Steps(self._worker, run.finish)
+
+    def plan_backup(self) -> "Call[BackupPlan]":
+        """Return what a backup would have now."""
+
+        def count() -> "BackupPlan":
+            from mirror.manage.backup.writer import plan_backup
+
+            return plan_backup(self.folder)
+
+        return Call(self._worker, count)
+
+    def backup(
+        self, output: "OutputFolder | BinaryIO", name: str, on_bytes: Callable[[int], object]
+    ) -> "Call[BackupContents]":
+        """Write what nothing can fetch again, beside a running mirror; return what it is."""
+
+        def write() -> "BackupContents":
+            from mirror.manage.backup.writer import write_backup
+
+            return write_backup(self.folder, output, name, on_bytes)
+
+        return Call(self._worker, write)

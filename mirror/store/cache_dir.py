@@ -13,7 +13,7 @@
     generation            epochs of removals, pins and access, shared by all processes (invalidation.py)
     proofs                which blobs were sent and proven lately, shared likewise (blobs/proof_table.py)
     evicting              locked during an eviction or a change of pins (eviction.py)
-    books-lost, rebuild   marks of a database that was lost (pins/manifest_journal.py, recovery.py)
+    books-lost, rebuild, restoring/    marks: a database was lost, a restore did not end (recovery.py)
     warm-runs             the last scheduled fetch of each list (manage/warm/job_state.py)
     scrub.cursor, .lock   where the scrub stands, and the process that scrubs (scrub.py)
 

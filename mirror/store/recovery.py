@@ -20,6 +20,7 @@ room and the third. `health.StoreHealth` holds what is down, and since when. A p
 removed or is corrupt is recreated by the call that meets it, which then goes on.
 """
 
+import errno
 import fcntl
 import os
 import threading
@@ -51,6 +52,9 @@ REBUILD = "rebuild"
 LOST_WITH_BLOBS = "the entries of the blobs; they are recreated from the files"
 LOST_WITH_INDEX = "which image has which content; upstreams are asked again, and pinned content stays"
 
+# The folder of a restore, until all in it is in its place (`manage.backup.restore`).
+RESTORING = "restoring"
+
 # Room that a disk must have before it counts as working again, in bytes.
 PROBE_BYTES = 1024 * 1024
 
@@ -77,6 +81,7 @@ class Recovery:
     def open(self) -> None:
         """Open or create everything. Raises the errors with which the mirror must not start (TOLERATED)."""
         try:
+            check_restored(self._path / RESTORING)
             self._make_folders()
             check_version(self._path)
         except OSError as error:
@@ -287,3 +292,17 @@ def check_version(path: Path) -> None:
         if found is not None:
             return
     replace_file(stamp, f"{VERSION}\n")
+
+
+def check_restored(restoring: Path) -> None:
+    """Raise StoreError if a restore was interrupted. An empty folder is the last trace of a complete one."""
+    if restoring.exists():
+        try:
+            restoring.rmdir()
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            raise StoreError(
+                "a backup was not restored to its end: run the same `registry-mirror restore` again, or"
+                " remove the folder and all in it"
+            ) from None

@@ -44,16 +44,19 @@ class HandedFolder(OutputFolder):
         return data[1:], descriptors[0] if descriptors else -1
 
 
-def output_folder(path: Path, cache: Path) -> OutputFolder:
-    """Return a folder to write to, before this process becomes the owner of the folder `cache`."""
+def output_folder(path: Path, cache: Path, mode: int = 0o666) -> OutputFolder:
+    """Return a folder to write to, before this process becomes the owner of the folder `cache`.
+
+    `mode`: that of new files, before the umask.
+    """
     if os.geteuid() != 0 or not cache.is_dir() or cache.stat().st_uid == 0:
-        return OutputFolder(path)
+        return OutputFolder(path, mode)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         status = 1
         try:
             ours.close()
-            serve(theirs, OutputFolder(path))
+            serve(theirs, OutputFolder(path, mode))
             status = 0
         finally:
             os._exit(status)

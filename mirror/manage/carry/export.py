@@ -59,10 +59,14 @@ class OutputFile(Struct, frozen=True):
 
 
 class OutputFolder:
-    """The folder that files of a bundle are written to, with the rights of this process."""
+    """The folder that files of a bundle are written to, with the rights of this process.
 
-    def __init__(self, path: Path) -> None:
+    `mode`: that of new files, before the umask.
+    """
+
+    def __init__(self, path: Path, mode: int = 0o666) -> None:
         self.path = path
+        self._mode = mode
 
     def names(self) -> list[str]:
         """Return the names in the folder."""
@@ -70,7 +74,7 @@ class OutputFolder:
 
     def open(self, name: str, flags: int) -> int:
         """Open a file, by the flags of os.open; return its descriptor."""
-        return os.open(self.path / name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        return os.open(self.path / name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, self._mode)
 
     def rename(self, name: str, target: str) -> None:
         """Rename a file, durably."""

@@ -117,6 +117,14 @@ class SavingsBook:
             )
             return [(row[0], Amounts(*row[1:])) for row in rows]
 
+    def copy_to(self, target: Path) -> bool:
+        """Copy the figures of one moment to a new file, while workers write; return whether there are any."""
+        if not self._path.is_file():
+            return False
+        with self._opened() as book, closing(sqlite3.connect(target)) as copy:
+            book.backup(copy)
+        return True
+
     def _forget(self, book: sqlite3.Connection, today: int) -> None:
         old: Sequence[tuple[object, ...]] = book.execute(
             f"SELECT day, upstream, '', {SUMS} FROM savings"  # noqa: S608  # ours
