@@ -16,6 +16,7 @@ from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 from mirror.store.blobs.fsck import HARMLESS, FsckStep, scrub_progress
 from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError
+from mirror.store.hosted.opened import open_store
 from mirror.store.metadata.hosted_names import HostedNames, NameClash
 from mirror.store.metadata.pruning import IndexPruner
 from mirror.store.metadata.usage import UsageBook
@@ -134,7 +135,7 @@ class Service:
         `clock`: seconds since the epoch; `limits`: thresholds of the downloads. `table`: what all workers
         share about their clients.
         """
-        store = await Store.open(config.cache.dir, config.cache)
+        store = await open_store(config.cache.dir, config.cache)
         await _note_hosted(store, config)
         await store.configure_pins(config.pins())
         service = cls(config, store, clock, limits, table)
@@ -152,7 +153,7 @@ class Service:
         The configuration of a command may be another one than the mirror's: its pins change nothing. Nothing
         is scrubbed. StoreError when the folder cannot be used.
         """
-        service = cls(config, await Store.open(config.cache.dir, config.cache))
+        service = cls(config, await open_store(config.cache.dir, config.cache))
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
         return service
 

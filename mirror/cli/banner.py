@@ -107,15 +107,15 @@ def room(config: "Config", folder: "CacheDirectory | None" = None) -> str:
 
     `folder` is that of a mirror in this process; else the folder is opened here.
     """
-    from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError
     from mirror.store.health import StoreHealth
+    from mirror.store.hosted.opened import open_cache
 
     with suppress(StoreError, OSError):
         if folder is not None:
             return _room_line(folder)
         health = StoreHealth(log_faults=False)  # the mirror has logged them
-        with closing(CacheDirectory(config.cache.dir, config.cache, health)) as opened:
+        with closing(open_cache(config.cache.dir, config.cache, health)) as opened:
             return _room_line(opened)
     return ""
 

@@ -115,8 +115,8 @@ def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[Managemen
     """Open the cache folder, beside a running mirror or a stopped one; without a cache it ends with 1."""
     config = loaded(file, {"cache_dir": cache_dir}).config
     from mirror.manage.management import Management
-    from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError, translated
+    from mirror.store.hosted.opened import open_cache
     from mirror.util.log import configure_later
 
     start_collector()
@@ -126,7 +126,7 @@ def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[Managemen
     require_cache(path)
     try:
         with translated(f"cannot use the cache folder {path}"):
-            folder = CacheDirectory(path, config.cache)
+            folder = open_cache(path, config.cache)
             try:
                 yield Management(folder), config
             finally:

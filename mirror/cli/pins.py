@@ -228,14 +228,14 @@ def _as_row(pinned: "PinEntry", kept: int, here: int) -> tuple[str, ...]:
 
 def note_excess(config: "Config") -> None:
     """Say so if pins need more room than there is: a mirror works nevertheless, but `pin` would refuse."""
-    from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError, translated
+    from mirror.store.hosted.opened import open_cache
 
     become_owner(config.cache.dir, 1)
     with suppress(StoreError), translated("pins"):
         if not config.cache.pins or not (config.cache.dir / "books").is_dir():
             return
-        with closing(CacheDirectory(config.cache.dir, config.cache)) as folder:
+        with closing(open_cache(config.cache.dir, config.cache)) as folder:
             by_command = (each.pin for each in folder.pins.all() if not each.configured)
             kept = sum(folder.pins.closure([*config.pins(), *by_command]).values())
             allowed = folder.size_limit()

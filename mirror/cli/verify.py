@@ -92,11 +92,11 @@ def _limiter(rate: str) -> "RateLimiter":
 def _run(path: Path, limiter: "RateLimiter", *, quick: bool, repair: bool, show: bool) -> "Verification":
     """Check the cache in `path`, from where an interrupted run stopped. Raises StoreError or OSError."""
     from mirror.manage.management import Management
-    from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import translated
+    from mirror.store.hosted.opened import open_cache
 
     start_collector()
-    with translated("verify"), closing(CacheDirectory(path)) as folder:
+    with translated("verify"), closing(open_cache(path)) as folder:
         management = Management(folder)
         run = management.verification(limiter, quick=quick, repair=repair).now()
         with _progress(run, show=show) as progress:

@@ -7,17 +7,19 @@ from mirror.config.hosting.hosted import HostedSettings
 from mirror.hosted.origin import HostedOrigin
 from mirror.hosted.registry import HostedRegistry
 from mirror.hosted.uploads import Uploads
+from mirror.store.hosted.opened import settle_old
 from mirror.store.store import Store
 from mirror.util.tasks import Tasks
 
 
 class HostedUpkeep:
-    """Removal of uploads that no client continues, and of tags that no rule keeps; notifications."""
+    """Removal of uploads that no client continues, and of tags that no rule keeps; notifications; journal."""
 
     def __init__(
         self, registry: HostedRegistry, uploads: Uploads, hosted: Sequence[HostedSettings], tasks: Tasks
     ) -> None:
         self._uploads = uploads
+        self._store = registry.store
         self._retention = None
         if any(each.retention for each in hosted):
             from mirror.hosted.retention.schedule import RetentionSchedule
@@ -34,6 +36,7 @@ class HostedUpkeep:
         if self._courier is not None:
             self._courier.start()
         await self._uploads.expire()
+        await self._store.read(settle_old, self._store.folder)
         if self._retention is not None:
             await self._retention.tick()
 

@@ -4,7 +4,7 @@
     blobs/                verified blobs and their entries
     books/                the index: links, tag entries, referrers, repositories; locked by the housekeeper
     partial/              fills that are running or were interrupted, and leases
-    uploads/              what clients push and have not finished (partial/upload.py)
+    uploads/, pushes/     pushes that are not finished (partial/upload.py); their journal (hosted/)
     quarantine/           corrupt files
     pins, kept            the pins (pins/pin_file.py), and what they name (pins/manifest_journal.py)
     version               version of this layout
@@ -238,9 +238,8 @@ class CacheDirectory:
         """Store small blobs and release their leases; return the `excess` after that, for each."""
         try:
             for origin in Origin:
-                self._small_files.add(
-                    {lease.digest: data for lease, data, of in blobs if of is origin}, origin
-                )
+                some = {lease.digest: data for lease, data, of in blobs if of is origin}
+                self._small_files.add(some, origin)
         finally:
             for lease, _, _ in blobs:
                 lease.release()
@@ -254,9 +253,8 @@ class CacheDirectory:
     def restore(self, copies: Mapping[Digest, Content], missing: Collection[Digest]) -> None:
         """Store evicted small blobs again; for one without a copy, all copies in memory are dropped."""
         for origin in Origin:
-            self._small_files.add(
-                {key: each.data for key, each in copies.items() if each.origin is origin}, origin
-            )
+            some = {key: each.data for key, each in copies.items() if each.origin is origin}
+            self._small_files.add(some, origin)
         if any(each not in copies for each in missing):
             self.epoch.note_removal()
 

@@ -60,6 +60,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make a file and its name durable. OSError."""
+    with open_file(path) as file:
+        os.fdatasync(file.fileno())
+    sync_folder(path.parent)
+
+
 def replace_file(path: Path, text: str) -> None:
     """Replace a small file atomically and durably: a reader finds the old text or the new one.
 

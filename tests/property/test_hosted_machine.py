@@ -225,7 +225,7 @@ class HostedMachine(RuleBasedStateMachine):
         contents = {each for model in self.models.values() for each in model.contents}
         retained = self.run(self.stores[0].executor.run(folder.blobs.retention.retained_after, "", 100))
         assert retained == sorted(str(Digest.of(each)) for each in contents)
-        held = self.run(self.stores[0].executor.run(index.held, "office"))
+        held = self.run(self.stores[0].executor.run(index.queries.held, "office"))
         assert held == sum(map(len, contents))
 
     def teardown(self) -> None:

@@ -100,7 +100,7 @@ def wrong(folder: CacheDirectory) -> list[str]:
     link = folder.index.link(APP, PUSH.digest)
     if (entry is None) != (link is None):
         found.append("the tag and its manifest came apart")
-    if (link is None) != (index.referrers(APP, SUBJECT, "", ())[0] == "[]"):
+    if (link is None) != (index.queries.referrers(APP, SUBJECT, "", ())[0] == "[]"):
         found.append("the manifest and its place among referrers came apart")
     needed = [PUSH.digest, *PUSH.blobs] if link is not None else []
     found += [f"{each} is lost" for each in needed if folder.read(each, 10_000) is None]
@@ -111,7 +111,9 @@ def wrong(folder: CacheDirectory) -> list[str]:
         held[str(repository)] = links
         held["office"] |= links
     found += [
-        f"{name} holds another sum" for name, sizes in held.items() if index.held(name) != sum(sizes.values())
+        f"{name} holds another sum"
+        for name, sizes in held.items()
+        if index.queries.held(name) != sum(sizes.values())
     ]
     rows = folder.blobs.database.cache._sql("SELECT sum(size) FROM Cache WHERE access_count > 0").fetchone()
     found += [] if folder.blobs.retention.totals()[0] == (rows[0] or 0) else ["retained bytes are miscounted"]

@@ -79,7 +79,7 @@ class RetentionSweep:
 
     def _entries(self, repository: Repository) -> Iterator[tuple[str, TagEntry]]:
         after = ""
-        while entries := self._index.tag_entries(repository, after, ROWS):
+        while entries := self._index.queries.tag_entries(repository, after, ROWS):
             yield from entries
             after = entries[-1][0]
 
@@ -149,7 +149,7 @@ class _Family:
         found = self._known.get(digest)
         if found is None:
             attached = [Digest.parse(each) for each in self._attached.get(owner_of(digest), ())]
-            referring = self._index.referring(self._repository, digest)
+            referring = self._index.queries.referring(self._repository, digest)
             found = self._known[digest] = (*self._named(digest), *attached, *referring)
         return found
 

@@ -3,6 +3,7 @@
 Rows besides those of every repository (`store.metadata.index`), and those of `metadata.pushed_referrers`:
 
     held:<registry>/<repository>, held:<registry>   -> bytes that are linked, each blob once
+    pushes                                          -> number of the last transaction (`push_journal`)
 
 Order, so that a crash at any line leaves nothing wrong (invariant 8): the blob is retained, then linked; the
 link goes, then the blob is released. The classes are in the database of the blobs, and are written while the
@@ -12,6 +13,7 @@ the second sees what the first has done.
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import diskcache
 from msgspec import Struct
@@ -27,6 +29,8 @@ from mirror.store.hosted.errors import (
     TagImmutable,
     TypeFixed,
 )
+from mirror.store.hosted.hosted_queries import HostedQueries
+from mirror.store.hosted.push_journal import PushBatch
 from mirror.store.hosted.pushes import NO_QUOTAS, PushedManifest, Quotas
 from mirror.store.metadata.hosted_names import HostedNames
 from mirror.store.metadata.index import LINKED, LINKS, Link, TagEntry
@@ -34,6 +38,12 @@ from mirror.store.metadata.pushed_referrers import PushedReferrers
 
 # Digests in one statement.
 ROWS = 500
+
+# Key of the number of the last transaction.
+NUMBER = "pushes"
+
+# Has manifests on the disk: number and time of their transaction, and the pushes (`PushJournal.add`).
+Journal = Callable[[int, float, Sequence[PushedManifest]], object]
 
 
 class Removed(Struct, frozen=True):
@@ -53,6 +63,7 @@ class HostedIndex:
         self._clock = clock
         self._referrers = PushedReferrers(folder.index)
         self.names = HostedNames(folder.index)
+        self.queries = HostedQueries(folder.index)
 
     @property
     def _cache(self) -> diskcache.Cache:
@@ -62,7 +73,7 @@ class HostedIndex:
         self, repository: Repository, digest: Digest, size: int, quotas: Quotas = NO_QUOTAS
     ) -> None:
         """Link a blob that is here. Raises BlobLost and QuotaExceeded."""
-        with self._cache.transact():
+        with self._transaction():
             self._check_quotas(repository, {digest: size}, quotas)
             if self._retention.retain([str(digest)]):
                 raise BlobLost(digest)
@@ -77,24 +88,43 @@ class HostedIndex:
         return found
 
     def put_manifests(
-        self, pushes: Sequence[PushedManifest]
+        self, pushes: Sequence[PushedManifest], journal: Journal | None = None
     ) -> list[list[tuple[Tag, TagEntry | None]] | PushRefused]:
-        """Link manifests, in one transaction; a refused one changes nothing."""
+        """Link manifests, in one transaction; a refused one changes nothing.
+
+        `journal` has the accepted ones on the disk before the transaction ends.
+        """
         found: list[list[tuple[Tag, TagEntry | None]] | PushRefused] = []
         if not pushes:
             return found
-        with self._cache.transact():
+        accepted, now = [], self._clock()
+        with self._transaction() as number:
             for push in pushes:
                 try:
                     self._check(push)
                 except PushRefused as refused:
                     found.append(refused)
                 else:
-                    found.append(self._put(push))
-        self._sync()
+                    found.append(self._put(push, now))
+                    accepted.append(push)
+            if journal is not None and accepted:
+                journal(number, now, accepted)
+        if journal is None:
+            self._sync()
         for repository in {each.repository for each in pushes}:
             self._folder.pins.note_change(repository)
         return found
+
+    def put_again(self, batches: Sequence[PushBatch]) -> None:
+        """Put the manifests of transactions that are lost: of those with a number that was not given yet."""
+        with self._cache.transact():
+            last = self._last_number()
+            for batch in batches:
+                if batch.number > last:
+                    self._cache.set(NUMBER, str(batch.number))
+                    for push in batch.pushes:
+                        self.names.add(push.repository.upstream)
+                        self._put(push, batch.moment)
 
     def check(self, push: PushedManifest) -> None:
         """Raise PushRefused if the manifest would be refused now."""
@@ -102,7 +132,7 @@ class HostedIndex:
 
     def delete_tag(self, repository: Repository, tag: Tag, immutable: bool = False) -> bool:
         """Remove a tag; return whether it was there. Raises TagImmutable."""
-        with self._cache.transact():
+        with self._transaction():
             entry = self._index.tag(repository, tag)
             if entry is None:
                 return False
@@ -116,11 +146,11 @@ class HostedIndex:
         self, repository: Repository, digest: Digest, is_fixed: Callable[[str], bool] = lambda _: False
     ) -> Removed | None:
         """Remove a manifest and its tags; None if it was not there. Raises TagImmutable."""
-        with self._cache.transact():
+        with self._transaction():
             link = self._index.link(repository, digest)
             if link is None or link.media_type is None:
                 return None
-            tags = self.tags_of(repository, digest)
+            tags = self.queries.tags_of(repository, digest)
             if fixed := next(filter(is_fixed, tags), None):
                 raise TagImmutable(fixed, str(digest))
             self._unlink(repository, [digest], tags)
@@ -129,7 +159,7 @@ class HostedIndex:
 
     def delete_blob(self, repository: Repository, digest: Digest) -> bool:
         """Remove the link to a blob; return whether it was there."""
-        with self._cache.transact():
+        with self._transaction():
             link = self._index.link(repository, digest)
             if link is None or link.media_type is not None:
                 return False
@@ -139,13 +169,13 @@ class HostedIndex:
 
     def remove(self, repository: Repository, tags: Collection[str], digests: Collection[Digest]) -> None:
         """Remove tags and links of a repository, and with its last one the repository."""
-        with self._cache.transact():
+        with self._transaction():
             self._unlink(repository, digests, tags)
         self._end_removal(repository, digests)
 
     def point(self, repository: Repository, tag: Tag, entry: TagEntry) -> bool:
         """Let a tag point to a manifest; return False if the repository does not have it."""
-        with self._cache.transact():
+        with self._transaction():
             if not self._has(repository, Digest.parse(entry.digest), manifest=True):
                 return False
             self._index.put_tag(repository, tag, entry)
@@ -157,7 +187,7 @@ class HostedIndex:
 
         A push that names a blob meanwhile writes that down (`_name_again`), so that the link stays.
         """
-        with self._cache.transact():
+        with self._transaction():
             old = [
                 digest
                 for digest in digests
@@ -171,19 +201,9 @@ class HostedIndex:
             self._end_removal(repository, old)
         return old
 
-    def tag_entries(self, repository: Repository, after: str, limit: int) -> list[tuple[str, TagEntry]]:
-        """Return up to `limit` tags, in order, that sort after `after`, with their entries."""
-        kind = f"tag:{repository}:"
-        rows = self._index.query(
-            "SELECT key, value FROM Cache WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
-            (f"{kind}{after}", f"{kind}\U0010ffff", limit),
-        )
-        entries = ((str(key).removeprefix(kind), TagEntry.from_json(value)) for key, value in rows)
-        return [(name, entry) for name, entry in entries if entry is not None]
-
     def expire_tags(self, repository: Repository, entries: Mapping[str, TagEntry]) -> list[str]:
         """Remove tags that are as they were in `entries`; return them. A push since then keeps its tag."""
-        with self._cache.transact():
+        with self._transaction():
             same = [
                 name for name, entry in entries.items() if self._index.tag(repository, Tag(name)) == entry
             ]
@@ -201,48 +221,6 @@ class HostedIndex:
                 self._cache.set(key, str(digest))
         return first
 
-    def referring(self, repository: Repository, subject: Digest) -> list[Digest]:
-        """Return the manifests whose subject a digest is."""
-        kind = f"referrer:{repository}@{subject}@"
-        rows = self._index.query(
-            "SELECT key FROM Cache WHERE key >= ? AND key < ?", (kind, f"{kind}\U0010ffff")
-        )
-        return [Digest.parse(str(key).removeprefix(kind)) for (key,) in rows]
-
-    def tags_of(self, repository: Repository, digest: Digest) -> list[str]:
-        """Return the tags that point to a manifest."""
-        kind = f"tag:{repository}:"
-        rows = self._index.query(
-            "SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND instr(value, ?)",
-            (kind, f"{kind}\U0010ffff", str(digest)),
-        )
-        entries = ((str(key).removeprefix(kind), TagEntry.from_json(value)) for key, value in rows)
-        return sorted(name for name, entry in entries if entry is not None and entry.digest == str(digest))
-
-    def referrers(
-        self, repository: Repository, subject: Digest, after: str, kinds: Collection[str]
-    ) -> tuple[str, str | None]:
-        """Return a page of the list of referrers of a digest (`PushedReferrers.page`)."""
-        return self._referrers.page(repository, subject, after, kinds)
-
-    def linking(self, digest: Digest, limit: int) -> list[Repository]:
-        """Return up to `limit` repositories that link a digest, in order."""
-        rows = self._index.query(
-            f"SELECT key FROM Cache WHERE {LINKED} = ? AND {LINKS} ORDER BY key LIMIT ?",  # noqa: S608  # ours
-            (str(digest), limit),
-        )
-        names = (str(key).removeprefix("link:").rpartition("@")[0] for (key,) in rows)
-        return [Repository(*name.split("/", 1)) for name in names]
-
-    def exists(self, repository: Repository) -> bool:
-        """Return whether anything was pushed to the repository, and is there still."""
-        return f"repository:{repository}" in self._cache
-
-    def held(self, name: str) -> int:
-        """Return the bytes that a registry holds, or a repository, `<registry>/<repository>`."""
-        text = self._cache.get(f"held:{name}")
-        return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else 0
-
     def release(self, digests: Iterable[Digest]) -> None:
         """Let evictions have blobs that no hosted repository links."""
         texts = sorted({str(each) for each in digests})
@@ -258,7 +236,7 @@ class HostedIndex:
         """
         left = {}
         for scope, allowed in _scopes(repository, quotas):
-            used = self.held(scope)
+            used = self.queries.held(scope)
             if allowed and used + size > allowed:
                 raise QuotaExceeded(scope, allowed, used, size)
             if allowed:
@@ -289,8 +267,8 @@ class HostedIndex:
         link = self._index.link(repository, digest)
         return link is not None and (link.media_type is not None or not manifest)
 
-    def _put(self, push: PushedManifest) -> list[tuple[Tag, TagEntry | None]]:
-        repository, now = push.repository, self._clock()
+    def _put(self, push: PushedManifest, now: float) -> list[tuple[Tag, TagEntry | None]]:
+        repository = push.repository
         known = self._index.link(repository, push.digest)
         self._link(repository, push.digest, Link(push.media_type, len(push.data), confirmed=now))
         if known is not None and known.media_type != push.media_type:
@@ -304,10 +282,22 @@ class HostedIndex:
             self._index.put_tag(repository, tag, entry)
         return before
 
+    @contextmanager
+    def _transaction(self) -> Iterator[int]:
+        """Begin a transaction of a hosted repository; yield its number (`push_journal`)."""
+        with self._cache.transact():
+            number = self._last_number() + 1
+            self._cache.set(NUMBER, str(number))
+            yield number
+
+    def _last_number(self) -> int:
+        text = self._cache.get(NUMBER)
+        return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else 0
+
     def _link(self, repository: Repository, digest: Digest, link: Link) -> None:
         """Write a link, and count its blob where it is new."""
         for scope in self._new_to(repository, digest):
-            self._cache.set(f"held:{scope}", str(self.held(scope) + (link.size or 0)))
+            self._cache.set(f"held:{scope}", str(self.queries.held(scope) + (link.size or 0)))
         self._index.add_links(repository, {digest: link})
 
     def _unlink(self, repository: Repository, digests: Collection[Digest], tags: Collection[str]) -> None:
@@ -320,9 +310,9 @@ class HostedIndex:
             self._index.drop_link(repository, digest)
             self._cache.delete(f"seen:{repository}@{digest}")
             for scope in self._new_to(repository, digest):
-                self._cache.set(f"held:{scope}", str(max(0, self.held(scope) - (link.size or 0))))
+                self._cache.set(f"held:{scope}", str(max(0, self.queries.held(scope) - (link.size or 0))))
         self._index.drop(repository, tags, ())
-        if not self.exists(repository):
+        if not self.queries.exists(repository):
             self._cache.delete(f"held:{repository}")
 
     def _new_to(self, repository: Repository, digest: Digest) -> Iterator[str]:
@@ -344,7 +334,7 @@ class HostedIndex:
         new = {digest: set(self._new_to(repository, digest)) for digest in coming}
         for scope, allowed in _scopes(repository, quotas):
             asked = sum(size for digest, size in coming.items() if scope in new[digest])
-            used = self.held(scope)
+            used = self.queries.held(scope)
             if allowed and asked and used + asked > allowed:
                 raise QuotaExceeded(scope, allowed, used, asked)
 

@@ -117,17 +117,17 @@ class HostedStore:
 
     def _tags(self, repository: Repository, after: str, limit: int) -> list[str] | None:
         found = self._folder.index.tags(repository, after, limit)
-        return found if found or self.index.exists(repository) else None
+        return found if found or self.index.queries.exists(repository) else None
 
     async def referrers(
         self, repository: Repository, subject: Digest, after: str, kinds: Collection[str]
     ) -> tuple[str, str | None]:
-        """Return a page of the list of referrers of a digest (`HostedIndex.referrers`)."""
-        return await self.read(self.index.referrers, repository, subject, after, kinds)
+        """Return a page of the list of referrers of a digest (`HostedQueries.referrers`)."""
+        return await self.read(self.index.queries.referrers, repository, subject, after, kinds)
 
     async def held(self, names: Sequence[str]) -> dict[str, int]:
         """Return the bytes that registries hold, by name."""
-        return await self.read(lambda: {name: self.index.held(name) for name in names})
+        return await self.read(lambda: {name: self.index.queries.held(name) for name in names})
 
     async def check_room(
         self, repository: Repository, size: int, quotas: Quotas, claim: Claim | None = None
@@ -156,7 +156,7 @@ class HostedStore:
     def _sources(self, digest: Digest, limit: int) -> Sequence[Repository]:
         if not self._folder.blobs.has(digest):
             return ()
-        return self.index.linking(digest, limit)
+        return self.index.queries.linking(digest, limit)
 
     async def may_mount(self, repository: Repository, digest: Digest) -> bool:
         """Return whether a repository's link opens a blob that is here, for good and without an account."""

@@ -70,7 +70,11 @@ class HostedNames:
                     f"{name} was an upstream in this cache folder, and is hosted now: give one of them "
                     f"another name, or remove what is cached: registry-mirror rm '{name}/*'"
                 )
-            self._index.database.cache.add(f"{KIND}{name}", "")
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """Note a hosted registry."""
+        self._index.database.cache.add(f"{KIND}{name}", "")
 
     def forget(self, name: str) -> bool:
         """Forget a name without content; return whether it was known."""

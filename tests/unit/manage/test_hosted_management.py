@@ -64,10 +64,10 @@ def test_removed_push_leaves_what_the_mirror_has(folder: CacheDirectory) -> None
     (step,) = ImageRemoval(folder, ImagePattern("office/app")).carry_out()
     assert (step.hosted, step.images) == (True, ("office/app:latest",))
     assert layer not in step.blobs
-    assert not HostedIndex(folder).exists(APP)
+    assert not HostedIndex(folder).queries.exists(APP)
     assert [folder.blobs.has(each) for each in (layer, Digest.of(CONFIG))] == [True, False]
     assert folder.blobs.retention.totals() == (0, 0)
-    assert HostedIndex(folder).held("office") == 0
+    assert HostedIndex(folder).queries.held("office") == 0
 
 
 def test_removal_from_the_mirror_leaves_what_was_pushed(folder: CacheDirectory) -> None:

@@ -127,7 +127,7 @@ async def test_push_after_the_verdict_keeps_its_tag(registry: HostedRegistry) ->
     """A tag goes only in the state in which it was judged."""
     old = await push_image(registry, APP, "1", [b"one"])
     index = registry.store.index
-    entries = dict(await registry.store.read(index.tag_entries, APP, "", 10))
+    entries = dict(await registry.store.read(index.queries.tag_entries, APP, "", 10))
     await push_image(registry, APP, "1", [b"new"])
     assert await registry.store.read(index.expire_tags, APP, entries) == []
     assert await tags(registry) == ["1"]

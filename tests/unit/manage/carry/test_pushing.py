@@ -65,11 +65,11 @@ def test_registry_moves_into_a_hosted_one(folder: CacheDirectory, storage: Path,
     index = HostedIndex(folder)
     entry = folder.index.tag(APP, Tag("1.0"))
     assert entry is not None
-    (signature,) = json.loads(index.referrers(APP, Digest.parse(entry.digest), "", ())[0])
+    (signature,) = json.loads(index.queries.referrers(APP, Digest.parse(entry.digest), "", ())[0])
     assert signature["artifactType"] == "application/vnd.test.signature"
     size, count = folder.blobs.retention.totals()
     assert (size, count) == folder.blobs.stats()
-    assert index.held("office") == size > 100_000
+    assert index.queries.held("office") == size > 100_000
     assert all(folder.index.link(APP, digest) is not None for digest in shelf.manifests)
     run = Verification(folder, RateLimiter(0), quick=True, repair=False)
     list(run.steps())

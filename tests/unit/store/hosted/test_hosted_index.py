@@ -44,11 +44,12 @@ def test_held_bytes_count_each_blob_once(folder: CacheDirectory, index: HostedIn
     digest = add(folder, b"12345")
     for repository in (APP, APP, OTHER, LAB):
         index.link_blob(repository, digest, 5)
-    assert [index.held(name) for name in ("office", "office/app", "office/other", "lab")] == [5, 5, 5, 5]
+    names = ("office", "office/app", "office/other", "lab")
+    assert [index.queries.held(name) for name in names] == [5, 5, 5, 5]
     index.delete_blob(APP, digest)
-    assert (index.held("office"), index.held("office/app")) == (5, 0)
+    assert (index.queries.held("office"), index.queries.held("office/app")) == (5, 0)
     index.delete_blob(OTHER, digest)
-    assert (index.held("office"), index.held("lab")) == (0, 5)
+    assert (index.queries.held("office"), index.queries.held("lab")) == (0, 5)
 
 
 def test_blob_is_retained_until_its_last_hosted_link_goes(folder: CacheDirectory, index: HostedIndex) -> None:
@@ -68,7 +69,7 @@ def test_link_to_an_evicted_blob_is_refused(index: HostedIndex) -> None:
     """The blob may have gone between the moment it was looked for and this one."""
     with pytest.raises(BlobLost):
         index.link_blob(APP, Digest.of(b"gone"), 4)
-    assert not index.exists(APP)
+    assert not index.queries.exists(APP)
 
 
 def test_refused_manifest_of_a_batch_changes_nothing(folder: CacheDirectory, index: HostedIndex) -> None:
@@ -111,7 +112,7 @@ def test_unnamed_blobs_go_unless_a_push_names_them_meanwhile(
 def test_repository_ends_with_its_last_content(folder: CacheDirectory, index: HostedIndex) -> None:
     digest = add(folder, b"data")
     index.link_blob(APP, digest, 4)
-    assert index.exists(APP)
+    assert index.queries.exists(APP)
     index.remove(APP, (), [digest])
-    assert not index.exists(APP)
-    assert index.held("office/app") == 0
+    assert not index.queries.exists(APP)
+    assert index.queries.held("office/app") == 0
