@@ -257,6 +257,13 @@ class Metrics:
         self.shared_pending = self._gauge(
             "shared_pending_uploads", "Blobs that wait to be written to the object store."
         )
+        self.shared_size = self._gauge(
+            "shared_size_bytes",
+            "Size of all blobs in the object store, after this mirror's last upkeep of it.",
+        )
+        self.shared_removed = self._counter(
+            "shared_removed_total", "Blobs that this mirror's upkeep has removed from the object store."
+        )
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"registry_mirror_{name}", documentation, labels, registry=self._registry)

@@ -5,14 +5,15 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from mirror.config.tier.shared import BUCKET_COORDINATOR, SharedSettings
-from mirror.shared.interfaces import Leases, ObjectTier, Records
+from mirror.shared.interfaces import ConditionalObjects, Leases, ObjectTier, Records
 from mirror.shared.probe import Fitness, probe
 
 
 class Engines(Struct, frozen=True):
     """An object store, a coordinator, and the probe of both. `name`: the bucket, for messages.
 
-    `records`: those in the bucket; `recent`: those of the coordinator, None where that is the bucket.
+    `small`: small objects in the bucket. `records`: those in the bucket; `recent`: those of the coordinator,
+    None where that is the bucket.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Engines(Struct, frozen=True):
     probe: Callable[[], Awaitable[Fitness]]
     records: Records | None = None
     recent: Records | None = None
+    small: ConditionalObjects | None = None
 
     async def close(self) -> None:
         """Close the connections of both."""
@@ -41,9 +43,9 @@ def open_engines(settings: SharedSettings) -> Engines:
     records = BucketRecords(objects)
     if settings.coordinator == BUCKET_COORDINATOR:
         fit = lambda: probe(objects, leases=True)  # noqa: E731
-        return Engines(objects.name, objects, BucketLeases(objects), fit, records)
+        return Engines(objects.name, objects, BucketLeases(objects), fit, records, small=objects)
     from mirror.shared.redis_leases import RedisLeases
 
     leases = RedisLeases(settings, objects.name.removeprefix("s3://"))
     fit = lambda: probe(objects, leases=False)  # noqa: E731
-    return Engines(objects.name, objects, leases, fit, records, leases.records())
+    return Engines(objects.name, objects, leases, fit, records, leases.records(), objects)

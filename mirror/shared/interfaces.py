@@ -103,6 +103,13 @@ class StoredText(Struct, frozen=True):
     modified: float
 
 
+class NamedObject(Struct, frozen=True):
+    """A small object in a list: its key, and when it was written, by the store's clock."""
+
+    key: str
+    modified: float
+
+
 class ConditionalObjects(Protocol):
     """Small objects with conditional writes, for leases in a bucket. All methods raise TierError."""
 
@@ -120,6 +127,10 @@ class ConditionalObjects(Protocol):
 
     async def write(self, key: str, data: bytes) -> None:
         """Write an object, whatever is there."""
+        ...
+
+    def names(self, prefix: str) -> AsyncIterator[NamedObject]:
+        """Yield the objects whose keys begin with `prefix` and a slash, in no order."""
         ...
 
 

@@ -9,7 +9,7 @@ from itertools import count
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.shared.errors import ObjectMissing, TierFault
-from mirror.shared.interfaces import Holder, StoredText, TierObject, TierRange, VerifiedContent
+from mirror.shared.interfaces import Holder, NamedObject, StoredText, TierObject, TierRange, VerifiedContent
 
 
 class MemoryTier:
@@ -114,6 +114,11 @@ class MemoryObjects:
 
     async def write(self, key: str, data: bytes) -> None:
         self._write(key, data)
+
+    async def names(self, prefix: str) -> AsyncIterator[NamedObject]:
+        for key, found in list(self._objects.items()):
+            if key.startswith(f"{prefix}/"):
+                yield NamedObject(key, found.modified)
 
     def _write(self, key: str, data: bytes) -> None:
         self._objects[key] = StoredText(data, str(next(self._versions)), self._clock())

@@ -30,7 +30,7 @@ from mirror.config.tier.shared import Bucket, SharedSettings
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.shared.errors import ObjectMissing, TierError, TierFault
-from mirror.shared.interfaces import StoredText, TierObject, TierRange, VerifiedContent
+from mirror.shared.interfaces import NamedObject, StoredText, TierObject, TierRange, VerifiedContent
 from mirror.shared.keys import BLOBS, object_key, parse_blob_key
 from mirror.util.tasks import Tasks
 
@@ -138,6 +138,13 @@ class S3Objects:
 
     async def write(self, key: str, data: bytes) -> None:
         await self._write(key, data, "overwrite")
+
+    async def names(self, prefix: str) -> AsyncIterator[NamedObject]:
+        with self._translated("list"):
+            async for page in obstore.list(self._small, f"{self._prefix}{prefix}"):
+                for meta in page:
+                    key = meta["path"].removeprefix(self._prefix)
+                    yield NamedObject(key, meta["last_modified"].timestamp())
 
     def unquote_versions(self) -> None:
         """Send ETags without quotes from now on, for a store that compares them so."""

@@ -21,6 +21,7 @@ from mirror.shared.health import EngineHealth
 from mirror.shared.interfaces import Holder, TierObject, TierRange, VerifiedContent
 from mirror.shared.keys import fill_key
 from mirror.shared.lease_text import new_holder
+from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
 
@@ -66,6 +67,7 @@ class SharedTier:
     ) -> None:
         """`limit`: seconds for each small request."""
         self.address = ""  # of this mirror's listener for its peers
+        self.on_use: Callable[[Digest], object] = ignore  # called with each blob that is read or written
         self._engines = engines
         self._limit = limit
         self._metrics = metrics
@@ -93,7 +95,10 @@ class SharedTier:
         """Return what the object store has of a blob; None for nothing, and when it does not say."""
         if not self.usable:
             return None
-        return await self.ask(OBJECTS, "stat", lambda: self._engines.objects.stat(digest), None)
+        found = await self.ask(OBJECTS, "stat", lambda: self._engines.objects.stat(digest), None)
+        if found is not None:
+            self.on_use(digest)
+        return found
 
     @asynccontextmanager
     async def open_range(self, digest: Digest, span: Span) -> AsyncGenerator[TierRange]:
@@ -110,6 +115,7 @@ class SharedTier:
             self._record(self.objects, "read", error)
             raise
         self._record(self.objects, "read", None)
+        self.on_use(digest)
         try:
             yield TierRange(part.span, part.total, self._counted(part.chunks))
         finally:
@@ -148,6 +154,7 @@ class SharedTier:
         except ObjectMissing:
             return None
         self._metrics.shared_bytes.labels("received").inc(len(data))
+        self.on_use(digest)
         return data
 
     async def publish(self, content: VerifiedContent) -> bool:

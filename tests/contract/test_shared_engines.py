@@ -170,6 +170,18 @@ async def test_records_are_read_as_last_written(records: Records) -> None:
     assert await records.get(key[:-1]) is None
 
 
+@pytest.mark.parametrize("engine", STORES, indirect=True)
+async def test_small_objects_are_listed_by_their_prefix(engine: Engine | str) -> None:
+    """A prefix ends at a slash; an object is there once until it is deleted, however often it was written."""
+    objects = MemoryObjects() if isinstance(engine, str) else s3_of(engine)
+    for key in ("uses/1/a-0", "uses/1/a-0", "uses/2/b-0", "uses2/x", "pins/a-0"):
+        await objects.write(key, b"12345678")
+    assert sorted([each.key async for each in objects.names("uses")]) == ["uses/1/a-0", "uses/2/b-0"]
+    await objects.delete("uses/1/a-0")
+    assert [each.key async for each in objects.names("uses")] == ["uses/2/b-0"]
+    assert [each async for each in objects.names("absent")] == []
+
+
 @pytest.mark.parametrize("engine", COORDINATORS, indirect=True)
 async def test_lease_has_one_holder(leases: Leases) -> None:
     """One of several claims at once wins, and all are told which."""

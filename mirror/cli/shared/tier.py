@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -36,19 +35,23 @@ VERIFY_HELP = """Read every blob of the bucket, and list those that have not the
 Exit status 1 if there are any. Mirrors verify what they read from the bucket in any case.
 """
 
-GC_HELP = """Remove blobs that were written to the bucket long ago.
+GC_HELP = """Remove blobs that no mirror has used for long, as `max_size` and `max_age` of [shared] say.
 
 \b
-    registry-mirror shared gc --older-than 30d
+    registry-mirror shared gc
     registry-mirror shared gc --older-than 30d --dry-run
 
-The age is that of the writing, since a bucket does not tell when a blob was read. A mirror that wants a
-removed blob fetches it upstream, and writes it again.
+One of the mirrors does that every ten minutes in any case. Kept are blobs that a mirror has pinned, and those
+that were used or written in the last two hours. A removed blob is fetched upstream by the next mirror that
+wants it, and written again.
 """
 
 Remove = Annotated[bool, typer.Option("--remove", help="Remove them, so that they are fetched again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would go, and remove nothing.")]
-OlderThan = Annotated[str, typer.Option("--older-than", metavar="TIME", help="Age, for instance 30d.")]
+OlderThan = Annotated[
+    str | None,
+    typer.Option("--older-than", metavar="TIME", help="Time since the last use, in place of `max_age`."),
+]
 
 app = typer.Typer(
     help="Examine the tier that several mirrors share, verify and clean it.",
@@ -90,20 +93,32 @@ def shared_verify(config: ConfigFile = None, remove: Remove = False, as_json: As
 
 @app.command("gc", cls=Command, help=GC_HELP)
 def shared_gc(
-    older_than: OlderThan, config: ConfigFile = None, dry_run: DryRun = False, as_json: AsJson = False
+    older_than: OlderThan = None, config: ConfigFile = None, dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
-    from mirror.config.types import Timeout
-    from mirror.config.validation import convert
-    from mirror.manage.shared.upkeep import old_blobs
+    from mirror.manage.shared.upkeep import collect
+    from mirror.shared.upkeep.plan import GRACE_SECONDS, TierLimits
 
-    try:
-        age: float = convert(older_than, Timeout)
-    except ValueError as error:
-        fail(f"--older-than {error}", 2)
-    before = time.time() - age
-    found = _run(config, lambda engines: _each(engines, old_blobs(engines, before), remove=not dry_run))
+    settings = loaded(config, {}).config.shared
+    limits = TierLimits(settings.max_size, settings.max_age)
+    if older_than is not None:
+        age = _age(older_than)
+        limits = TierLimits(settings.max_size, age, min(age, GRACE_SECONDS))
+    if not limits.any and settings.bucket is not None:
+        fail("nothing is to go: set max_size or max_age in [shared], or give --older-than", 2)
+    found = _run(config, lambda engines: collect(engines, limits, dry=dry_run))
     _print(found, "would go" if dry_run else "removed", as_json=as_json)
     _leave(0)
+
+
+def _age(text: str) -> float:
+    from mirror.config.types import Timeout
+    from mirror.config.validation import convert
+
+    try:
+        age: float = convert(text, Timeout)
+    except ValueError as error:
+        fail(f"--older-than {error}", 2)
+    return age
 
 
 async def _each(

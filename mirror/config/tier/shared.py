@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from msgspec import Struct
 
 from mirror.config.logins import CredentialFile
-from mirror.config.types import Password, SecretStr, Timeout
+from mirror.config.types import FOREVER, DurationOrForever, Password, SecretStr, Size, Timeout
 from mirror.config.validation import After, Beside, Doc, Settings
 
 # A bucket and a prefix below it. S3 allows more in keys; these need no quoting anywhere.
@@ -215,6 +215,19 @@ class SharedSettings(Settings, frozen=True, kw_only=True):
         _read_secret("peers_secret_file"),
         Doc("The secret itself. Prefer `peers_secret_file`.", examples=["a-long-random-secret"]),
     ] = None
+    max_size: Annotated[
+        Size,
+        Doc(
+            "Room for blobs in the bucket. Beyond this size one of the mirrors removes, every ten minutes, "
+            "those that no mirror has used for the longest time.",
+            examples=["500GiB"],
+            zero="no limit",
+        ),
+    ] = 0
+    max_age: Annotated[
+        DurationOrForever,
+        Doc("Time after their last use by any mirror at which blobs in the bucket go.", examples=["30d"]),
+    ] = FOREVER
     timeout: Annotated[
         Timeout,
         Doc(

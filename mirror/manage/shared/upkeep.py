@@ -1,10 +1,11 @@
-"""Upkeep of the shared tier: its state, blobs that are wrong in it, and blobs that are old.
+"""Upkeep of the shared tier: its state, blobs that are wrong in it, and blobs that go.
 
 Nothing here needs a running mirror, or disturbs one: an object that is removed while it is read is read to
 its end, and a mirror that does not find a blob fetches it upstream.
 """
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 from msgspec import Struct
 
@@ -12,6 +13,9 @@ from mirror.oci.ranges import LARGEST, Span
 from mirror.shared.engines import Engines
 from mirror.shared.errors import ObjectMissing
 from mirror.shared.interfaces import TierObject
+from mirror.shared.upkeep.keeper import TierKeeper
+from mirror.shared.upkeep.ledger import UpkeepLedger
+from mirror.shared.upkeep.plan import TierLimits
 
 
 class TierReport(Struct, frozen=True):
@@ -50,8 +54,19 @@ async def wrong_blobs(engines: Engines) -> AsyncIterator[TierObject]:
             yield each
 
 
-async def old_blobs(engines: Engines, before: float) -> AsyncIterator[TierObject]:
-    """Yield the blobs that were written before a time, in seconds since the epoch. Raises TierError."""
-    async for each in engines.objects.list():
-        if each.modified < before:
-            yield each
+async def collect(
+    engines: Engines,
+    limits: TierLimits,
+    *,
+    dry: bool,
+    clock: Callable[[], float] = time.time,
+) -> list[TierObject]:
+    """Remove the blobs that are beyond the limits, and return them; with `dry`, only return them.
+
+    None that a mirror has pinned, or has used or written in the last two hours. Raises TierError.
+    """
+    if engines.small is None:
+        raise AssertionError("engines without small objects")
+    ledger = UpkeepLedger(engines.small)
+    keeper = TierKeeper(engines.objects, engines.small, ledger, clock)
+    return (await keeper.run(limits, dry=dry)).removed

@@ -1,0 +1,63 @@
+"""One upkeep of the object store: what goes by the limits, and small objects that nobody needs any more."""
+
+import time
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from mirror.shared.interfaces import ConditionalObjects, ObjectTier, TierObject
+from mirror.shared.keys import LEASES, PROBES, RECORDS
+from mirror.shared.upkeep.ledger import UpkeepLedger
+from mirror.shared.upkeep.plan import TierCleaning, TierLimits
+
+# How long small objects are kept, in seconds, since they were last written. A word of an upstream that was
+# not confirmed for so long is asked for again.
+KEPT = {RECORDS: 90 * 24 * 3600.0, LEASES: 24 * 3600.0, PROBES: 24 * 3600.0}
+
+
+class UpkeepResult(Struct, frozen=True):
+    """Result of one upkeep: the blobs that are there afterwards, their size, and those that went."""
+
+    blobs: int
+    size: int
+    removed: list[TierObject]
+
+
+class TierKeeper:
+    """The upkeep of one bucket. Raises TierError; what was done until then stays done."""
+
+    def __init__(
+        self,
+        blobs: ObjectTier,
+        objects: ConditionalObjects,
+        ledger: UpkeepLedger,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._blobs = blobs
+        self._objects = objects
+        self._ledger = ledger
+        self._clock = clock
+
+    async def run(self, limits: TierLimits, *, dry: bool = False) -> UpkeepResult:
+        """Remove what goes by the limits; with `dry` only say what would go."""
+        now = self._clock()
+        plan = TierCleaning(await self._ledger.read(now), limits, now)
+        async for each in self._blobs.list():
+            plan.count(each)
+        plan.decide()
+        removed = []
+        async for each in self._blobs.list():
+            if plan.goes(each):
+                removed.append(each)
+                if not dry:
+                    await self._blobs.remove(each.digest)
+        if not dry:
+            await self._sweep(now)
+        size = plan.size - sum(each.size for each in removed)
+        return UpkeepResult(plan.blobs - len(removed), size, removed)
+
+    async def _sweep(self, now: float) -> None:
+        for prefix, seconds in KEPT.items():
+            async for each in self._objects.names(prefix):
+                if now - each.modified > seconds:
+                    await self._objects.delete(each.key)
