@@ -41,10 +41,14 @@ class ConfigError(Exception):
 
 
 class Loaded(Struct, frozen=True):
-    """A configuration and, by dotted key, the origin of each value that is not a default."""
+    """A configuration, which has the origins too: by dotted key, of each value that is not a default."""
 
     config: Config
-    origins: Mapping[str, str]
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """The origins of the configuration."""
+        return self.config.origins
 
 
 class _Layers(Struct):
@@ -56,6 +60,8 @@ class _Layers(Struct):
     tables: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    # Origin, text and values of the file.
+    file: tuple[str, str, Mapping[str, Any]] | None = None
 
     @classmethod
     def of(cls, layout: Layout) -> "_Layers":
@@ -155,8 +161,10 @@ def _apply_cache_dir(layers: _Layers, env: Mapping[str, str]) -> None:
 
 
 def _apply_file(layers: _Layers, file: Path) -> None:
-    origin = f"file {file}"
-    for section, keys in _read(file).items():
+    origin, text = f"file {file}", _text(file)
+    values = _parsed(file, text)
+    layers.file = origin, text, values
+    for section, keys in values.items():
         if (row := layers.layout.table(section)) is not None:
             if isinstance(keys, list):
                 layers.name_tables(row, keys, origin)
@@ -170,13 +178,18 @@ def _apply_file(layers: _Layers, file: Path) -> None:
             _apply_section(layers, section, keys, origin)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _text(file: Path) -> str:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"file {file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"file {file}: is not text in UTF-8") from error
+
+
+def _parsed(file: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         unclosed = "; a bracket or a quote is not closed" if "end of document" in str(error) else ""
         raise ConfigError(f"file {file}: is not TOML: {error}{unclosed}") from error
@@ -296,7 +309,16 @@ def _validate(layers: _Layers) -> Loaded:
         layers.refuse(_origin_of_table(layers, claim.section, *claim.names), claim.section, str(claim))
     if layers.problems:
         raise ConfigError("\n".join(layers.problems))
-    return Loaded(config, layers.origins)
+    return Loaded(config.model_copy(update={"origins": _origins_with_lines(layers)}))
+
+
+def _origins_with_lines(layers: _Layers) -> dict[str, str]:
+    if layers.file is None:
+        return layers.origins
+    from mirror.config.origins.file_lines import names_of, with_lines
+
+    origin, text, values = layers.file
+    return with_lines(layers.origins, origin, text, names_of(values, layers.layout))
 
 
 def _explain(layers: _Layers, problem: Problem) -> str:

@@ -5,7 +5,7 @@ config/mirror.toml and docs/configuration.md from them. The values are frozen; `
 makes them, and the composition root hands each section to the code that it is for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
@@ -38,7 +38,7 @@ from mirror.config.types import (
     Strings,
     format_size,
 )
-from mirror.config.validation import After, Doc, Settings
+from mirror.config.validation import After, Apart, Doc, Settings
 from mirror.config.warm import WarmSettings
 from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import UpstreamNames
@@ -337,6 +337,8 @@ class Config(Settings, frozen=True, kw_only=True):
     warm: tuple[WarmSettings, ...] = ()
     hosted: tuple[HostedSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...]
+    # By dotted key, where each value comes from that is not a default: `file mirror.toml:12`.
+    origins: Annotated[Mapping[str, str], Apart()] = {}
 
     def __post_init__(self) -> None:
         """Refuse a name, alias or host that two registries claim."""

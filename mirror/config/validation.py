@@ -94,6 +94,10 @@ class Beside(Struct, frozen=True):
     function: Callable[[Any, Mapping[str, Any]], object]
 
 
+class Apart(Struct, frozen=True):
+    """Marker of a field that is no option: the loader sets it."""
+
+
 class Option(Struct, frozen=True):
     """An option of a table: its type with all markers, its default, and its checks beside other options."""
 
@@ -305,4 +309,5 @@ def _options(model: type[Settings]) -> Mapping[str, Option]:
             tuple(marker for marker in _markers(each.type) if isinstance(marker, Beside)),
         )
         for each in msgspec.structs.fields(model)
+        if not any(isinstance(marker, Apart) for marker in _markers(each.type))
     }

@@ -68,6 +68,9 @@ class Logger:
         return getattr(self._bound, method)
 
 
+# Functions that are called with each line of the log, before it is rendered (`observe_lines`).
+_observers: list[Callable[[Mapping[str, Any]], object]] = []
+
 _debug = False
 
 
@@ -89,6 +92,26 @@ def get_logger(name: str) -> Logger:
 def bind_context(**values: object) -> None:
     """Add these keys and values to every later line of this process."""
     _structlog().contextvars.bind_contextvars(**values)
+
+
+def observe_lines(observer: Callable[[Mapping[str, Any]], object]) -> Callable[[], None]:
+    """Call `observer` with the fields of each later line, secrets masked; return what ends that.
+
+    It is called in the thread that logs, and must not log. Responses from memory, which are rendered by a
+    `LineTemplate`, are not among the lines.
+    """
+    _observers.append(observer)
+    return lambda: _observers.remove(observer)
+
+
+def _tell_observers(
+    logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Tell the observers of an event; of no sample for a template, which has no logger."""
+    if logger is not None:
+        for each in _observers:
+            each(event)
+    return event
 
 
 _pending: list[Callable[[], None]] = []
@@ -116,6 +139,7 @@ def configure(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
         structlog.processors.add_log_level,
         add_timestamp,
         mask_secrets,
+        _tell_observers,
     ]
     # A plain traceback: one with local variables would print the secrets in them.
     last: list[Any] = [structlog.processors.format_exc_info, _renderer(settings.format, stream)]

@@ -1,5 +1,7 @@
 """Entries of activity, as workers tell each other and as the API shows them."""
 
+from typing import Literal
+
 from msgspec import Struct, field
 
 # What a running request is called whose answer is not decided yet.
@@ -132,8 +134,35 @@ class WorkerActivity(Struct, frozen=True, kw_only=True):
     upstreams: list[UpstreamState] = field(default_factory=list)
 
 
+Level = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class LogLine(Struct, frozen=True, kw_only=True):
+    """A line of the log. `moment`: its time stamp; `component`: the module that wrote it."""
+
+    moment: str
+    worker: int
+    level: str
+    component: str
+    event: str
+    fields: dict[str, str]
+
+
+class LogQuestion(Struct, frozen=True):
+    """A question for lines: of this level or a graver one, with texts in the component and in the line."""
+
+    level: Level = "debug"
+    component: str = ""
+    text: str = ""
+    limit: int = 200
+
+
 class ActivityQuestion(Struct, frozen=True):
-    """A question to a worker. `recent`: the most ended requests to tell; of `client` alone if given."""
+    """A question to a worker. `recent`: the most ended requests to tell; of `client` alone if given.
+
+    `log`: lines of the log are wanted, and nothing else.
+    """
 
     recent: int = 0
     client: str | None = None
+    log: LogQuestion | None = None

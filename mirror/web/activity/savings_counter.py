@@ -11,6 +11,9 @@ DAY = 24 * 3600
 # Kinds of content that an upstream would have been asked for.
 KINDS = ("manifest", "blob")
 
+# Places that are counted apart until they are written; what comes beyond counts for its upstream alone.
+MOST_PLACES = 10_000
+
 # Outcomes of requests for which nothing had to be fetched, and of those for which it was.
 SAVED, FETCHED = ("hit", "join", "stale"), ("miss", "passed")
 
@@ -51,4 +54,7 @@ class SavingsCounter:
         return taken
 
     def _of(self, upstream: str, repository: str) -> Amounts:
-        return self._amounts.setdefault((int(self._clock() // DAY), upstream, repository), Amounts())
+        day = int(self._clock() // DAY)
+        if len(self._amounts) >= MOST_PLACES and (day, upstream, repository) not in self._amounts:
+            repository = ""
+        return self._amounts.setdefault((day, upstream, repository), Amounts())

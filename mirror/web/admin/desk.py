@@ -14,8 +14,9 @@ from mirror.store.series.savings_book import SAVING_ERRORS, SavingsBook
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
 from mirror.web.activity.activity import TRAFFIC_SECONDS, Activity
-from mirror.web.activity.entries import ActivityQuestion, WorkerActivity
+from mirror.web.activity.entries import ActivityQuestion, LogLine, LogQuestion, WorkerActivity
 from mirror.web.activity.exchange import WorkerExchange
+from mirror.web.activity.log_tail import LogTail
 from mirror.web.activity.savings_counter import SavingsCounter
 from mirror.web.activity.together import AllActivity, together
 
@@ -36,6 +37,7 @@ class Desk:
         self.config = config
         self.management = Management(service.folder)
         self.activity = Activity(worker, service.metrics, service.cache.fills, service.upstream_details)
+        self.log_tail = LogTail(worker)
         self.tasks = Tasks()
         self.fellows: WorkerExchange | None = None
         self._streams = Counter[str]()
@@ -46,7 +48,8 @@ class Desk:
         self._writing = asyncio.Lock()
 
     async def start(self) -> None:
-        """Begin to look at the traffic."""
+        """Begin to look at the traffic, and at the log."""
+        self.log_tail.open()
         self.tasks.spawn(self._sample(), name="samples of the traffic")
         self.tasks.spawn(self._keep_savings(), name="savings")
         if self.fellows is not None:
@@ -54,6 +57,7 @@ class Desk:
 
     async def close(self) -> None:
         """End what runs in the background."""
+        self.log_tail.close()
         if self.fellows is not None:
             await self.fellows.close()
         await self.tasks.close()
@@ -68,9 +72,20 @@ class Desk:
             found += [msgspec.json.decode(each, type=WorkerActivity) for each in answers]
         return together(found, question.recent)
 
+    async def log_lines(self, question: LogQuestion) -> list[LogLine]:
+        """Return the last lines of all workers' logs, in order."""
+        found = self.log_tail.lines(question)
+        if self.fellows is not None:
+            wanted = msgspec.json.encode(ActivityQuestion(log=question))
+            for each in await self.fellows.ask_others(wanted):
+                found += msgspec.json.decode(each, type=list[LogLine])
+        return sorted(found, key=lambda each: each.moment)[-question.limit :]
+
     async def tell(self, question: bytes) -> bytes:
         """Answer another worker."""
         wanted = msgspec.json.decode(question, type=ActivityQuestion)
+        if wanted.log is not None:
+            return msgspec.json.encode(self.log_tail.lines(wanted.log))
         return msgspec.json.encode(self.activity.snapshot(wanted))
 
     def begin_stream(self, address: str) -> Callable[[], None] | None:

@@ -46,7 +46,7 @@ def test_precedence_is_flags_environment_file_defaults(file: Path) -> None:
     config, origins = loaded.config, loaded.origins
     assert (config.tags.fresh, config.log.level, str(config.cache.dir)) == (1, "debug", "/flag")
     assert config.server.listen == ("[::]:1",)
-    assert origins["fill.attempts"] == f"file {file}"
+    assert origins["fill.attempts"] == f"file {file}:8"
     assert origins["log.level"] == "environment REGISTRY_MIRROR_LOG_LEVEL"
     assert (origins["cache.dir"], origins["server.listen"]) == ("--cache-dir", "--listen")
     assert "tags.fallback_after" not in origins
@@ -106,7 +106,7 @@ def test_upstream_of_the_file_changes_only_its_keys(file: Path, tmp_path: Path) 
     assert quay.password is not None
     assert quay.password.get_secret_value() == "hunter2"
     assert "hunter2" not in repr(loaded)
-    assert loaded.origins["upstream.quay.io.password"] == f"file {file}, password_file"
+    assert loaded.origins["upstream.quay.io.password"] == f"file {file}:4, password_file"
 
 
 def test_accounts_are_in_order(file: Path, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_accounts_are_in_order(file: Path, tmp_path: Path) -> None:
     held = [each.initial and each.initial.credential for each in logins]
     assert [each and each.secret for each in held] == ["hunter1", "hunter2"]
     assert "hunter" not in repr(loaded) + repr(logins)
-    assert loaded.origins["upstream.quay.io.accounts.1.password"] == f"file {file}, password_file"
+    assert loaded.origins["upstream.quay.io.accounts.1.password"] == f"file {file}:7, password_file"
     file.write_text("[[upstream]]\nname = 'quay.io'\naccounts = [{username = 'us', password = 'x'}]\n")
     assert [each.name for each in load(file, HOME, {}).config.upstreams[0].logins()] == ["us"]
     assert load(None, HOME, {}).config.upstreams[0].logins() == ()

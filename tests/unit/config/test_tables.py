@@ -145,8 +145,8 @@ def test_layout_origins_are_told_by_table(file: Path) -> None:
     file.write_text('[[job]]\nname = "a"\nat = "1"\n[[job.steps]]\nrun = "x"\n')
     origins = load(file, HOME, {}, WITH_JOBS).origins
     assert {key: origins[key] for key in ("job.a.at", "job.a.steps.1.run")} == {
-        "job.a.at": f"file {file}",
-        "job.a.steps.1.run": f"file {file}",
+        "job.a.at": f"file {file}:3",
+        "job.a.steps.1.run": f"file {file}:5",
     }
 
 

@@ -93,7 +93,7 @@ def check_audience(audience: Audience, visitor: PageVisitor) -> None:
     if audience is Audience.OPERATORS and not visitor.is_operator:
         raise _refusal(visitor, "this is for operators of the mirror")
     if audience is Audience.ADMINS and not visitor.is_admin:
-        raise _refusal(visitor, "this changes what the mirror holds")
+        raise _refusal(visitor, "this is for administrators of the mirror")
 
 
 def _refusal(visitor: PageVisitor, reason: str) -> ApiError:

@@ -12,17 +12,22 @@ from mirror.access.rules import Action
 from mirror.config.display import option_rows, shown
 from mirror.manage.warm.images import parse_image
 from mirror.oci.reference import Tag
+from mirror.web.activity.entries import Level, LogLine, LogQuestion
 from mirror.web.admin.api.operation import ApiError, Audience, NoParameters, Operation
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.visitors import PageVisitor
 
 
 class SettingRow(Struct, frozen=True):
-    """An option. `changed`: its value is not the default. Secrets are masked."""
+    """An option. `changed`: its value is not the default. Secrets are masked.
+
+    `origin`: where the value comes from: default, a line of a file, a variable of the environment, a flag.
+    """
 
     key: str
     value: str
     changed: bool
+    origin: str
 
 
 class RuleRow(Struct, frozen=True):
@@ -76,6 +81,15 @@ class AccessAnswer(Struct, frozen=True):
     reason: str
 
 
+class LogParameters(Struct, frozen=True, forbid_unknown_fields=True):
+    """`level`: the least grave one. `component`, `text`: parts of the component, and of the line."""
+
+    level: Level = "info"
+    component: Annotated[str, Meta(max_length=100)] = ""
+    text: Annotated[str, Meta(max_length=200)] = ""
+    limit: Annotated[int, Meta(ge=1, le=500)] = 100
+
+
 class SettingsOperations:
     """The operations about settings."""
 
@@ -84,32 +98,34 @@ class SettingsOperations:
 
     def operations(self) -> Sequence[Operation]:
         """Return the operations."""
-        rows: tuple[tuple[str, str, object, object, type[Struct]], ...] = (
-            ("settings", "Options with their values", self.settings, list[SettingRow], NoParameters),
-            ("rules", "Access rules", self.rules, list[RuleRow], NoParameters),
-            ("access-test", "What the rules say", self.test, AccessAnswer, AccessQuestion),
-            ("tokens", "Tokens, without their secrets", self.tokens, list[TokenRow], NoParameters),
-            ("warm", "Lists that are fetched on a schedule", self.warm, list[WarmRow], NoParameters),
-        )
-        return [
+        return (
+            _reading("settings", "Options with their values", self.settings, list[SettingRow]),
+            _reading("rules", "Access rules", self.rules, list[RuleRow]),
+            _reading("access-test", "What the rules say", self.test, AccessAnswer, AccessQuestion),
+            _reading("tokens", "Tokens, without their secrets", self.tokens, list[TokenRow]),
+            _reading("warm", "Lists that are fetched on a schedule", self.warm, list[WarmRow]),
             Operation(
                 method="GET",
-                path=f"/api/v1/{name}",
-                summary=summary,
-                audience=Audience.OPERATORS,
-                call=call,  # type: ignore[arg-type]
-                answer=answer,
-                parameters=parameters,
-            )
-            for name, summary, call, answer, parameters in rows
-        ]
+                path="/api/v1/log",
+                summary="The last lines of the log of all workers, the oldest first",
+                audience=Audience.ADMINS,
+                call=self.log,
+                parameters=LogParameters,
+                answer=list[LogLine],
+            ),
+        )
 
     async def settings(self, _visitor: PageVisitor, _: NoParameters) -> list[SettingRow]:
         """Return the options."""
         return [
-            SettingRow(key, shown(value, option), changed)
+            SettingRow(key, shown(value, option), changed, self._desk.config.origins.get(key, "default"))
             for key, value, option, changed in option_rows(self._desk.config)
         ]
+
+    async def log(self, _visitor: PageVisitor, wanted: LogParameters) -> list[LogLine]:
+        """Return the last lines of the log."""
+        question = LogQuestion(wanted.level, wanted.component, wanted.text, wanted.limit)
+        return await self._desk.log_lines(question)
 
     async def rules(self, _visitor: PageVisitor, _: NoParameters) -> list[RuleRow]:
         """Return the rules, and the default behind them."""
@@ -165,3 +181,17 @@ class SettingsOperations:
     async def warm(self, _visitor: PageVisitor, _: NoParameters) -> list[WarmRow]:
         """Return the lists, with their last and next runs."""
         return [WarmRow(**each) for each in self._desk.service.warm_status()]
+
+
+def _reading(
+    name: str, summary: str, call: object, answer: object, parameters: type[Struct] = NoParameters
+) -> Operation:
+    return Operation(
+        method="GET",
+        path=f"/api/v1/{name}",
+        summary=summary,
+        audience=Audience.OPERATORS,
+        call=call,  # type: ignore[arg-type]
+        answer=answer,
+        parameters=parameters,
+    )

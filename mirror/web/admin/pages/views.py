@@ -3,19 +3,20 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
 
 from mirror.oci.registries import split_port
+from mirror.web.activity.entries import Level
 from mirror.web.admin.api.dispatch import check_audience
 from mirror.web.admin.api.images import ImageParameters, Images, ListParameters, TagParameters
 from mirror.web.admin.api.live import STREAM_RECENT, STREAM_SECONDS, ActivityParameters, Live
 from mirror.web.admin.api.operation import ApiError, Audience, NoParameters
 from mirror.web.admin.api.savings import SavingsOperations, SavingsParameters
-from mirror.web.admin.api.settings import AccessQuestion, SettingsOperations
+from mirror.web.admin.api.settings import AccessQuestion, LogParameters, SettingsOperations
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.pages.setups import setups
 from mirror.web.admin.visitors import PageVisitor
@@ -143,10 +144,20 @@ class Views:
             "rules": await self._settings.rules(visitor, NOTHING),
             "tokens": await self._settings.tokens(visitor, NOTHING),
             "warm": await self._settings.warm(visitor, NOTHING),
+            "levels": get_args(Level),
+            **await self._log(visitor, request),
             "asked": asked,
             "decision": decision,
             "wrong": wrong,
         }
+
+    async def _log(self, visitor: PageVisitor, request: web.BaseRequest) -> dict[str, Any]:
+        """Return the end of the log, for those who may read it, and how it was filtered."""
+        given = {name: request.query.get(name, "")[:100] for name in ("level", "component", "text")}
+        given["level"] = given["level"] if given["level"] in get_args(Level) else "info"
+        wanted = msgspec.convert(given, LogParameters)
+        lines = reversed(await self._settings.log(visitor, wanted)) if visitor.is_admin else None
+        return {"log": lines and list(lines), "filter": wanted}
 
     async def events(
         self, render: Callable[[str, Mapping[str, Any]], str], visitor: PageVisitor, request: web.BaseRequest

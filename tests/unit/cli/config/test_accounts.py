@@ -23,7 +23,7 @@ def test_config_check_says_where_accounts_come_from(tmp_path: Path) -> None:
     done = run("config", "check", str(file), env=env)
     assert done.returncode == 0
     assert sorted(done.stdout.splitlines()[1:]) == [
-        f"docker.io: account me, from file {file}",
+        f"docker.io: account me, from file {file}:12",
         "quay.io: account us, from environment REGISTRY_MIRROR_LOGIN_QUAY_IO",
         f"x.test at http://s.test: account me, from password_file {password}",
         "x.test: account AWS, from docker-credential-test get x.test",

@@ -55,17 +55,17 @@ def test_config_show_has_the_origins_of_values(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "hunter2" not in done.stdout
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
-    assert f"file {file}" in lines["tags.fresh"]
+    assert f"file {file}:2" in lines["tags.fresh"]
     assert "environment REGISTRY_MIRROR_LOG_LEVEL" in lines["log.level"]
     assert "--cache-dir" in lines["cache.dir"]
     assert "default" in lines["tags.fallback_after"]
     assert lines["fill.verify_first"].split() == ["fill.verify_first", "false", "default"]
     assert lines["upstream.quay.io.sources.1.url"].split()[1] == "http://s.test"
-    assert f"file {file}" in lines["upstream.quay.io.sources.1.url"]
+    assert f"file {file}:10" in lines["upstream.quay.io.sources.1.url"]
     assert lines["upstream.quay.io.sources.1.weight"].split()[1:] == ["1.0", "default"]
     assert lines["upstream.quay.io.sources.1.password"].split()[1] == "**********"
     shown = json.loads(run(*arguments, "--json", env=env).stdout)
-    assert shown["tags.fresh"] == {"value": "5.0", "from": f"file {file}"}
+    assert shown["tags.fresh"] == {"value": "5.0", "from": f"file {file}:2"}
     assert shown["upstream.quay.io.password"]["value"] == "**********"
 
 
@@ -99,7 +99,7 @@ def test_system_file_is_what_commands_read(tmp_path: Path) -> None:
     other.write_text(f'[cache]\ndir = "{tmp_path / "cache"}"\n')
     assert with_system_file(file, "config", "check").stdout == f"{file}: ok\n"
     shown = with_system_file(file, "config", "show")
-    assert re.search(rf"^cache.max_size +1000 +file {file}$", shown.stdout, re.MULTILINE)
+    assert re.search(rf"^cache.max_size +1000 +file {file}:3$", shown.stdout, re.MULTILINE)
     assert f"Configuration file: {file}" in shown.stderr
     assert json.loads(with_system_file(file, "du", "--json").stdout)["allowed"] == 1000
     assert with_system_file(file, "pin", "x:1").returncode == 1

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from mirror.store.series.savings_book import Amounts
+from mirror.web.activity import savings_counter
 from mirror.web.activity.savings_counter import DAY, SavingsCounter
 from tests.unit.web.activity.test_entries import ENDED
 
@@ -41,3 +42,14 @@ def test_bytes_of_upstreams_are_counted_once() -> None:
     assert counter.take() == {(3, "hub.test", ""): Amounts(received=150)}
     counter.note_received({"hub.test": 10})
     assert counter.take() == {}
+
+
+def test_savings_of_a_flood_of_repositories_count_for_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names beyond the limit take no memory, and no amount is lost."""
+    monkeypatch.setattr(savings_counter, "MOST_PLACES", 5)
+    counter = SavingsCounter(lambda: 3.5 * DAY)
+    for number in range(20):
+        counter.add(replace(ENDED, repository=f"app{number}"))
+    taken = counter.take()
+    assert len(taken) == 6
+    assert taken[3, "hub.test", ""].requests == 15

@@ -1,0 +1,1 @@
+"""Origins of values: the lines of a configuration file."""
