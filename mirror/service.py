@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.cache.cache import Cache
 from mirror.config.schema import Config
-from mirror.metrics.metrics import Family, Metrics, render
+from mirror.metrics.families import Family, render
+from mirror.metrics.metrics import Metrics
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import Pin
@@ -273,10 +274,10 @@ class Service:
         # In a thread: the metrics of the process are read from /proc.
         return await asyncio.to_thread(self.metrics.families)
 
-    async def exposition(self) -> tuple[bytes, str]:
-        """Return body and Content-Type for a Prometheus scrape, of all workers together."""
+    async def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """Return body and Content-Type for a Prometheus scrape with that Accept, of all workers together."""
         families = await (self.metric_families() if self.multiprocess is None else self.multiprocess.sum())
-        return await asyncio.to_thread(render, families)
+        return await asyncio.to_thread(render, families, accept)
 
     async def join_workers(self, multiprocess: MultiprocessMetrics, *, periodically: bool = True) -> None:
         """Share metrics with the other workers, those before and after this one too. Raises OSError.

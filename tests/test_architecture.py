@@ -42,7 +42,7 @@ DOORS = {
     "aiofiles": ("store/",),
     "aiohttp.web": ("web/",),
     "aiohttp": ("upstream/", "web/"),
-    "prometheus_client": ("metrics/metrics.py", "web/probes.py"),
+    "prometheus_client": ("metrics/metrics.py", "metrics/families.py"),
     "tomllib": ("config/",),
     "tomlkit": ("setup/",),
     "ruamel.yaml": ("setup/", "manage/warm/"),

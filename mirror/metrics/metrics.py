@@ -1,9 +1,8 @@
 """Prometheus metrics. Label values are bounded: a repository or a digest is never a label."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+import time
+from collections.abc import Callable, Iterator
 
-from msgspec import Struct
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -16,9 +15,11 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from mirror import __version__
-from mirror.metrics.request_stats import RequestStatsTable
+from mirror.metrics.families import REQUEST_ID, Family
+from mirror.metrics.request_stats import Latency, RequestStatsTable
 
 LABELS = ("kind", "outcome")
 SOURCE = ("upstream", "source")
@@ -124,25 +125,9 @@ class Metrics:
         """Return body and Content-Type for a Prometheus scrape of this process alone."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
-    def families(self) -> list["Family"]:
-        """Return the metrics of this process, for merging with other processes. Reads files in /proc.
-
-        Without `_created` samples, the start time of each counter, which double a page and which Prometheus
-        does not use in this format.
-        """
-        return [
-            Family(
-                each.name,
-                each.type,
-                each.documentation,
-                {
-                    (name, tuple(labels.items())): value
-                    for name, labels, value, *_ in each.samples
-                    if not name.endswith("_created")
-                },
-            )
-            for each in self._registry.collect()
-        ]
+    def families(self) -> list[Family]:
+        """Return the metrics of this process, for merging with other processes. Reads files in /proc."""
+        return [Family.of(each) for each in self._registry.collect()]
 
     def _add_verification_metrics(self) -> None:
         self.scrubbed_bytes = self._counter(
@@ -272,86 +257,6 @@ class Metrics:
         return Gauge(f"registry_mirror_{name}", documentation, labels, registry=self._registry)
 
 
-# Kinds of metrics that are summed over all processes, including dead ones.
-CUMULATIVE = ("counter", "histogram")
-
-# Gauges of which the maximum counts: a fault of one process is a fault of the mirror.
-MAXIMUM_GAUGES = ("registry_mirror_account_refused", "registry_mirror_cache_trouble")
-
-# Gauges that are summed over the live processes. All processes have the same value for any other gauge.
-SUMMED_GAUGES = (
-    "registry_mirror_fills_running",
-    "registry_mirror_lookups_waiting",
-    "registry_mirror_shared_pending_uploads",
-    "registry_mirror_source_connections",
-    "registry_mirror_tasks",
-    "process_open_fds",
-    "process_resident_memory_bytes",
-    "process_virtual_memory_bytes",
-)
-
-
-class Family(Struct, frozen=True):
-    """A metric family with its samples: (name, labels) -> value."""
-
-    name: str
-    kind: str
-    documentation: str
-    samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-    def to_json(self) -> list[Any]:
-        """Return the family as lists and scalars for `json.dumps`."""
-        rows = [[name, labels, value] for (name, labels), value in self.samples.items()]
-        return [self.name, self.kind, self.documentation, rows]
-
-    @classmethod
-    def from_json(cls, document: list[Any]) -> Self:
-        """Return the family that `to_json` has written."""
-        name, kind, documentation, rows = document
-        samples = {(row[0], tuple((label, value) for label, value in row[1])): float(row[2]) for row in rows}
-        return cls(name, kind, documentation, samples)
-
-    def merge(self, other: "Family") -> "Family":
-        """Merge two processes' samples: sum counters and SUMMED_GAUGES; for other gauges prefer ours."""
-        samples = {**other.samples, **self.samples}
-        if self.kind in CUMULATIVE or self.name in SUMMED_GAUGES:
-            for key in self.samples.keys() & other.samples.keys():
-                samples[key] = self.samples[key] + other.samples[key]
-        if self.name in MAXIMUM_GAUGES:
-            for key in self.samples.keys() & other.samples.keys():
-                samples[key] = max(self.samples[key], other.samples[key])
-        return Family(self.name, self.kind, self.documentation, samples)
-
-
-def merge(first: Iterable[Family], second: Iterable[Family]) -> list[Family]:
-    """Merge the families of two processes by name."""
-    families = {each.name: each for each in first}
-    for each in second:
-        families[each.name] = families[each.name].merge(each) if each.name in families else each
-    return list(families.values())
-
-
-def render(families: Iterable[Family]) -> tuple[bytes, str]:
-    """Return body and Content-Type for a Prometheus scrape of `families`."""
-    registry = CollectorRegistry()
-    registry.register(_FixedCollector(families))
-    return generate_latest(registry), CONTENT_TYPE_LATEST
-
-
-class _FixedCollector(Collector):
-    """A collector of families that are complete already."""
-
-    def __init__(self, families: Iterable[Family]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._families:
-            metric = Metric(family.name, family.documentation, family.kind)
-            for (name, labels), value in family.samples.items():
-                metric.add_sample(name, dict(labels), value)
-            yield metric
-
-
 class RequestCollector(Collector):
     """A collector that turns the request statistics into Prometheus families at each scrape."""
 
@@ -370,14 +275,15 @@ class RequestCollector(Collector):
         )
         first_byte = _seconds("first_byte", "Seconds from a request to the head of its response.")
         whole = _seconds("request", "Seconds from a request to the end of its response.")
-        lengths: dict[str, int] = {}
+        lengths: dict[str, tuple[int, float]] = {}
         for labels, stats in self._table.rows():
-            requests.add_metric(labels, stats.requests)
-            lengths[labels[0]] = lengths.get(labels[0], 0) + stats.bytes
-            first_byte.add_metric(labels, stats.first_byte.buckets(), stats.first_byte.seconds)
-            whole.add_metric(labels, stats.whole.buckets(), stats.whole.seconds)
-        for kind, length in lengths.items():
-            sent.add_metric([kind], length)
+            requests.add_metric(labels, stats.requests, created=stats.created)
+            length, created = lengths.get(labels[0], (0, stats.created))
+            lengths[labels[0]] = length + stats.bytes, min(created, stats.created)
+            _add_latency(first_byte, labels, stats.first_byte, stats.created)
+            _add_latency(whole, labels, stats.whole, stats.created)
+        for kind, (length, created) in lengths.items():
+            sent.add_metric([kind], length, created=created)
         yield from (requests, sent, first_byte, whole)
 
 
@@ -388,10 +294,24 @@ class LinesCollector(Collector):
         self._name = f"registry_mirror_{name}"
         self._documentation = documentation
         self._lines_dropped = lines_dropped
+        self._created = time.time()
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(self._name, self._documentation, value=self._lines_dropped())
+        value = self._lines_dropped()
+        yield CounterMetricFamily(self._name, self._documentation, value=value, created=self._created)
 
 
 def _seconds(name: str, documentation: str) -> HistogramMetricFamily:
     return HistogramMetricFamily(f"registry_mirror_{name}_seconds", documentation, labels=LABELS)
+
+
+def _add_latency(
+    family: HistogramMetricFamily, labels: tuple[str, str], latency: Latency, created: float
+) -> None:
+    """Add a histogram, with the last known request of each bucket."""
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = [
+        (bound, total) if known is None else (bound, total, Exemplar({REQUEST_ID: known[0]}, *known[1:]))
+        for (bound, total), known in zip(latency.buckets(), latency.exemplars(), strict=True)
+    ]
+    family.add_metric(labels, buckets, latency.seconds)
+    family.add_sample(f"{family.name}_created", dict(zip(LABELS, labels, strict=True)), created)

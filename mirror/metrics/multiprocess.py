@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from mirror.metrics.metrics import CUMULATIVE, Family, merge
+from mirror.metrics.families import CUMULATIVE, Family, merge
 
 # Seconds that a worker may take to write its snapshot; after that the sum uses the previous snapshot.
 REPLY_TIMEOUT = 2.0

@@ -3,6 +3,7 @@
 `metrics` turns the statistics into Prometheus families at each scrape.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
@@ -17,10 +18,19 @@ class Latency(Struct):
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
+    known: dict[int, tuple[str, float, float]] = field(default_factory=dict)
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
+    def observe(self, seconds: float, request: str = "", moment: float = 0.0) -> None:
+        """Count a duration. `request`: its id, if it has one, at `moment` in seconds since the epoch."""
+        place = bisect_left(BUCKETS, seconds)
+        self.counts[place] += 1
         self.seconds += seconds
+        if request:
+            self.known[place] = (request, seconds, moment)
+
+    def exemplars(self) -> list[tuple[str, float, float] | None]:
+        """Return the last request of each bucket that has an id: id, seconds, moment."""
+        return [self.known.get(place) for place in range(len(self.counts))]
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return upper bounds as Prometheus writes them, with the cumulative sums of `counts`."""
@@ -32,19 +42,24 @@ class Latency(Struct):
 
 
 class RequestStats(Struct):
-    """Statistics of requests for one kind of content with one outcome. `bytes`: body bytes sent."""
+    """Statistics of requests for one kind of content with one outcome. `bytes`: body bytes sent.
+
+    `created`: when the first of them was counted, in seconds since the epoch.
+    """
 
     requests: int = 0
     bytes: int = 0
     first_byte: Latency = field(default_factory=Latency)
     whole: Latency = field(default_factory=Latency)
+    created: float = field(default_factory=time.time)
 
-    def add(self, length: int, first_byte: float, whole: float) -> None:
+    def add(self, length: int, first_byte: float, whole: float, request: str = "") -> None:
         """Count one request: body bytes, and seconds to the head and to the end of the response."""
+        moment = time.time() if request else 0.0
         self.requests += 1
         self.bytes += length
-        self.first_byte.observe(first_byte)
-        self.whole.observe(whole)
+        self.first_byte.observe(first_byte, request, moment)
+        self.whole.observe(whole, request, moment)
 
     def add_batch(self, length: int, durations: Sequence[float]) -> None:
         """Count several requests with bodies of one length, whose head and end were sent together."""

@@ -32,13 +32,13 @@ class Probes:
             return None
         if self._own_listener and not operators and probe != self._health:
             return None
-        return await probe()
+        return await probe(request)
 
-    async def _health(self) -> web.Response:
+    async def _health(self, _: web.BaseRequest) -> web.Response:
         """Answer 200: the process is alive and its event loop turns."""
         return web.Response(text="ok\n", headers=SERVER)
 
-    async def _ready(self) -> web.Response:
+    async def _ready(self, _: web.BaseRequest) -> web.Response:
         """Answer 200 while requests may be sent here, 503 during the drain.
 
         A failing or limiting upstream does not change the status: the cache still serves. Nor does trouble
@@ -58,6 +58,6 @@ class Probes:
         status = 503 if self.draining else 200
         return web.Response(status=status, body=body, content_type="application/json", headers=SERVER)
 
-    async def _metrics(self) -> web.Response:
-        body, content_type = await self._service.exposition()
+    async def _metrics(self, request: web.BaseRequest) -> web.Response:
+        body, content_type = await self._service.exposition(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={**SERVER, "Content-Type": content_type})

@@ -150,7 +150,7 @@ class RequestRecord:
         """Count the request and write its access line; return the line's fields."""
         total = time.perf_counter() - self._started
         first = total if self._first_byte is None else self._first_byte
-        metrics.requests.of(self.kind, self.outcome.value).add(self.bytes, first, total)
+        metrics.requests.of(self.kind, self.outcome.value).add(self.bytes, first, total, self.id)
         fields = self.fields(first, total)
         log.info("request", **fields)
         return fields

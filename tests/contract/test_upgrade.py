@@ -1,4 +1,4 @@
-"""Cache folders of other versions: an older one is used as it is, a newer one is refused and left alone."""
+"""Cache folders of other versions: an older one is used, a newer one is refused and stays as it was."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("archive", FOLDERS, ids=lambda path: path.name.partition(".")[0])
 async def test_upgrade_serves_what_an_older_version_has_cached(archive: Path, tmp_path: Path) -> None:
-    """Its image is pulled while its upstream is gone; then it is asked about as any other."""
+    """The image is pulled while its upstream is gone; then it is asked about as any other."""
     await asyncio.to_thread(unpack, archive, tmp_path)
     config = b'{"architecture": "amd64", "os": "linux", "config": {"Image": "library/alpine:3.20"}}'
     manifest = image_manifest(config, LAYERS)

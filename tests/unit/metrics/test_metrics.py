@@ -2,7 +2,8 @@
 
 import re
 
-from mirror.metrics.metrics import Metrics, render
+from mirror.metrics.families import render
+from mirror.metrics.metrics import Metrics
 
 
 def test_metric_names_follow_the_conventions() -> None:

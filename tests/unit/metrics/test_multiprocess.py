@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mirror.metrics import multiprocess
-from mirror.metrics.metrics import Family, Metrics, render
+from mirror.metrics.families import Family, render
+from mirror.metrics.metrics import Metrics
 from mirror.metrics.multiprocess import MultiprocessMetrics
 
 
