@@ -1,23 +1,36 @@
-"""Another client: pulls a warm small blob and cold large ones, in a process of its own beside the abuse."""
+"""Another client: pulls a warm small blob and cold large ones, in processes of its own beside the abuse.
 
+Warm requests are independent of each other, as those of many users are: each begins when it is due, on a
+connection of its own, however many of the others still wait. One after the other they would wait in the probe
+for those before them, and the probe's own queue would count as the server's. A process of its own sends them,
+so that no hash of a cold blob delays them.
+"""
+
+import hashlib
 import json
+import selectors
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.bench.client import Trouble, fetch
+from tests.bench.client import ACCEPT, Trouble, fetch
 from tests.bench.contestants import Running
 
 # Seconds between two warm requests, and between two cold ones.
 WARM_PAUSE, COLD_PAUSE = 0.02, 0.1
 
-# A request is not answered if this many seconds pass without a byte of its response.
+# A warm request is not answered if its response has not come after so many seconds, a cold one if as many
+# seconds pass without a byte of its response.
 ANSWER_SECONDS = 10.0
+
+# Time that this thread was ready to run, and waited for its core: the second number, in nanoseconds.
+SCHEDULING = Path("/proc/thread-self/schedstat")
 
 
 @dataclass(frozen=True)
@@ -32,11 +45,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Seen:
-    """Seconds of each request that had a right response, and the number of those that had none."""
+    """Seconds of each request that had a right response, and the number of those that had none.
+
+    `late`: seconds for which the warm requests waited for the probe's own core, all together; the times of
+    requests have them in them.
+    """
 
     warm: Sequence[float]
     cold: Sequence[float]
     unanswered: int = 0
+    late: float = 0.0
 
     @property
     def unanswered_percent(self) -> float:
@@ -74,29 +92,125 @@ def seen(output: str) -> Seen:
 
 def run(plan: Plan) -> Seen:
     """Pull until the time is over, at least once each; requests that are under way then are finished."""
-    server = Running("probed", plan.address)
     end = time.perf_counter() + plan.seconds
-    with ThreadPoolExecutor(2) as pool:
-        warm = pool.submit(_warm, server, plan.warm, end)
-        cold = pool.submit(_cold, server, plan.cold, end)
-        return Seen(warm.result()[0], cold.result()[0], unanswered=warm.result()[1] + cold.result()[1])
+    with ProcessPoolExecutor(1) as pool:
+        cold = pool.submit(_cold, Running("probed", plan.address), plan.cold, end)
+        before = _waited()
+        with WarmRequests(plan.address, plan.warm) as warm:
+            warm.run(end)
+        late = _waited() - before
+        times, unanswered = cold.result()
+        return Seen(warm.times, times, warm.unanswered + unanswered, late)
 
 
-def _warm(server: Running, path: str, end: float) -> tuple[list[float], int]:
-    """Request `path` at a fixed rate; a response's time begins when its request was due.
+class WarmRequests:
+    """Requests for one path at a fixed rate, each on a connection of its own.
 
-    So requests that waited behind a slow one count as slow, as they would from other clients.
+    A response's time begins when its request was due. So requests that a stall of the server held up count
+    in full, those that were due during it as well.
     """
-    times, unanswered, due = list[float](), 0, time.perf_counter()
-    while due < end or not (times or unanswered):
-        time.sleep(max(0.0, due - time.perf_counter()))
-        if _answered(server, path):
-            times.append(time.perf_counter() - due)
-            due += WARM_PAUSE
+
+    def __init__(self, address: str, path: str) -> None:
+        self.times: list[float] = []
+        self.unanswered = 0
+        host, _, port = address.rpartition(":")
+        self._address = (host, int(port))
+        self._digest = path.rpartition("/")[2]
+        lines = (f"GET {path} HTTP/1.1", f"Host: {address}", f"Accept: {ACCEPT}")
+        self._request = "\r\n".join([*lines, "", ""]).encode()
+        self._selector = selectors.DefaultSelector()
+        self._waiting: dict[socket.socket, WarmRequest] = {}  # in the order of their times
+
+    def __enter__(self) -> "WarmRequests":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in list(self._waiting):
+            self._forget(each)
+        self._selector.close()
+
+    def run(self, end: float) -> None:
+        """Send requests until `end`, one at least, and wait for all responses."""
+        due = time.perf_counter()
+        last = max(end, due + WARM_PAUSE)
+        while due < last or self._waiting:
+            now = time.perf_counter()
+            if due < last and now >= due:
+                self._send(due)
+                due += WARM_PAUSE
+                continue
+            self._give_up(now)
+            limit = due - now if due < last else ANSWER_SECONDS
+            for key, events in self._selector.select(min(limit, WARM_PAUSE)):
+                self._advance(key.data, events)
+
+    def _send(self, due: float) -> None:
+        connection = socket.socket()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.connect_ex(self._address)  # an error shows when the request is sent
+        request = self._waiting[connection] = WarmRequest(connection, due)
+        self._selector.register(connection, selectors.EVENT_WRITE, request)
+
+    def _advance(self, request: "WarmRequest", events: int) -> None:
+        """Send the request on a connection that is open now, or take what has come of the response."""
+        try:
+            if events & selectors.EVENT_WRITE:
+                request.connection.send(self._request)
+                self._selector.modify(request.connection, selectors.EVENT_READ, request)
+            elif piece := request.connection.recv(65536):
+                request.received += piece
+                if request.is_whole():
+                    self._finish(request)
+            else:
+                self._finish(request)
+        except OSError:
+            self._finish(request)
+
+    def _finish(self, request: "WarmRequest") -> None:
+        """Count a response by its time if it has the right bytes."""
+        if request.has(self._digest):
+            self.times.append(time.perf_counter() - request.due)
         else:
-            unanswered += 1
-            due = time.perf_counter() + WARM_PAUSE
-    return times, unanswered
+            self.unanswered += 1
+        self._forget(request.connection)
+
+    def _give_up(self, now: float) -> None:
+        for request in list(self._waiting.values()):
+            if now - request.due < ANSWER_SECONDS:
+                break
+            self.unanswered += 1
+            self._forget(request.connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        del self._waiting[connection]
+        self._selector.unregister(connection)
+        connection.close()
+
+
+@dataclass
+class WarmRequest:
+    """A request that waits for its response; `due`: when it should begin."""
+
+    connection: socket.socket
+    due: float
+    received: bytes = b""
+
+    def is_whole(self) -> bool:
+        """Return whether all has come that the head announces."""
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        _, announced, rest = head.lower().partition(b"\r\ncontent-length:")
+        return bool(end and announced) and len(body) >= int(rest.split(b"\r\n", 1)[0])
+
+    def has(self, digest: str) -> bool:
+        """Return whether the response is one of success with the right bytes."""
+        head, _, body = self.received.partition(b"\r\n\r\n")
+        return head[9:12] == b"200" and f"sha256:{hashlib.sha256(body).hexdigest()}" == digest
+
+
+def _waited() -> float:
+    """Return the seconds for which this thread has waited for its core so far."""
+    return int(SCHEDULING.read_text().split()[1]) / 1e9
 
 
 def _cold(server: Running, paths: Sequence[str], end: float) -> tuple[list[float], int]:

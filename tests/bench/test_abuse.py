@@ -5,6 +5,7 @@ import json
 import socket
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -110,6 +111,21 @@ def test_probe_counts_refused_connections_as_unanswered() -> None:
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         seen = probe.run(probe.Plan(address, RIGHT, [RIGHT], seconds=0))
     assert (len(seen.warm), len(seen.cold), seen.unanswered) == (0, 0, 2)
+
+
+def test_probe_asks_while_others_wait() -> None:
+    """A request that waits holds up none of the later ones: several wait at the same time."""
+    response = f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        probed = pool.submit(probe.run, probe.Plan(address, RIGHT, [], seconds=2 * probe.WARM_PAUSE))
+        waiting = [listener.accept()[0] for _ in range(2)]
+        for each in reversed(waiting):
+            each.sendall(response)
+        seen = probed.result(PATIENCE)
+    for each in waiting:
+        each.close()
+    assert (len(seen.warm), seen.unanswered) == (2, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
