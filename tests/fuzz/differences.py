@@ -72,7 +72,7 @@ KNOWN = [
         "HTTP/1.0 with a Connection of two words: llhttp finds keep-alive in it",
     ),
     _known(
-        r"(?:^|\r\n\r\n)(?:\n|\r\r)",
+        r"(?:^|\r\n\r\n)(?:\r\n)*(?:\n|\r(?!\n))",
         _REFUSED_IN_PYTHON | _ENDED_IN_PYTHON,
         "bare line feeds or carriage returns in front of a request: llhttp skips them",
     ),
