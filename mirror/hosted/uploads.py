@@ -17,6 +17,7 @@ from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
 from mirror.store.partial.upload import DiskFull, Part, UploadInUse, UploadSession, UploadStore
 from mirror.store.store import Store
+from mirror.util.fairness.client import current_client
 from mirror.util.log import get_logger
 from mirror.util.tasks import run_to_completion
 
@@ -52,7 +53,7 @@ class Uploads:
     async def begin(self, repository: Repository, algorithm: str = "sha256") -> AsyncIterator[UploadSession]:
         """Begin an upload. Raises TooManyUploads."""
         most = self._settings[repository.upstream].max_uploads
-        starting = self._executor.start(self.files.create, repository, algorithm, most)
+        starting = self._executor.start(self.files.create, repository, algorithm, most, current_client())
         session = await self._executor.await_or_release(starting, UploadSession.release)
         try:
             yield session

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
+from mirror.store.partial import upload_claims
 from tests.contract.hosting import ANYBODY, hosting
 from tests.fakes.pusher import Pusher, chunked, error, manifest_of
 from tests.fakes.registry import FakeRegistry
@@ -230,6 +231,23 @@ async def test_push_beyond_the_limits_is_refused_with_its_own_words(
             refused = await pusher.begin()
             assert error(refused) == (429, "TOOMANYREQUESTS")
             assert int(refused.header("retry-after")) > 0
+
+
+async def test_open_uploads_of_one_client_leave_room_for_others(
+    tmp_path: Path, hub: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that begins one in each of many repositories is refused, and another one is not."""
+    monkeypatch.setattr(upload_claims, "LEAST_SHARE", 2)
+    hosted = [{"name": "office", "max_uploads": 8}]
+    rules = [{**ANYBODY, "networks": ["127.0.0.0/8"]}]
+    async with serving(await hosting(tmp_path, hub.url, hosted=hosted, rules=rules)) as mirror:
+        answers = []
+        for number in range(4):
+            async with await Pusher.open(mirror.address, f"office/app{number}") as pusher:
+                answers.append((await pusher.begin()).status)
+        assert answers == [202, 202, 429, 429]
+        async with Pusher(await Wire.open(mirror.address, client="127.0.0.2"), "office/app3") as pusher:
+            await pusher.blob(DATA)
 
 
 async def test_push_of_an_image_with_127_layers(pusher: Pusher) -> None:

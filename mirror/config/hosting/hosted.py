@@ -102,8 +102,8 @@ class HostedSettings(Settings, frozen=True, kw_only=True):
         int,
         Meta(ge=1, le=1_000_000),
         Doc(
-            "Most uploads that may be open at a time, of all clients together. One repository has a quarter "
-            "of them at most, or 100 if that is more."
+            "Most uploads that may be open at a time, of all clients together. One repository, and one "
+            "client, has a quarter of them at most, or 100 if that is more."
         ),
     ] = 10_000
 

@@ -2,8 +2,8 @@
 
     uploads/<repository>-<id>.<algorithm>
 
-`<repository>` is a hash of the registry's name (8 digits) and one of the repository's; `<id>` has 192 random
-bits.
+`<repository>` is a hash of the registry's name (8 digits) and one of the repository's; `<id>` has 144 random
+bits, and a hash of the client that began the upload.
 
 A session is one file. Its size is the offset of the upload, its time of change the last use, its lock (flock)
 the one request that appends now. So any worker continues any session, and neither a restart nor `kill -9`
@@ -14,7 +14,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,8 @@ from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import StoreError
 from mirror.store.partial.partial import HASH_STEP, IOV_MAX
 from mirror.store.partial.upload_claims import UploadClaims
-from mirror.store.partial.upload_files import UploadFiles
+from mirror.store.partial.upload_files import UploadFiles, new_id
+from mirror.util.fairness.client import NO_CLIENT
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -213,12 +213,19 @@ class UploadStore:
         self._lock = threading.Lock()
 
     def create(
-        self, repository: Repository, algorithm: str = "sha256", most: int = MOST_SESSIONS
+        self,
+        repository: Repository,
+        algorithm: str = "sha256",
+        most: int = MOST_SESSIONS,
+        client: str = NO_CLIENT,
     ) -> UploadSession:
-        """Begin an upload. Raises TooManyUploads if the registry of the repository has `most` sessions."""
-        if not self.claims.admit(repository, most):
+        """Begin an upload. Raises TooManyUploads if the registry of the repository has `most` sessions.
+
+        Repository and client (`mirror.util.fairness.client`) have a share of these.
+        """
+        if not self.claims.admit(repository, most, client):
             raise TooManyUploads
-        path = self._files.path(repository, secrets.token_urlsafe(24), algorithm)
+        path = self._files.path(repository, new_id(client), algorithm)
         descriptor = self._files.create(path)
         self.claims.add(path.name)
         return UploadSession(self, path, descriptor)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 from mirror.oci.reference import Repository
-from mirror.store.partial.upload_files import UploadFiles, by_owner, prefix_of
+from mirror.store.partial.upload_files import UploadFiles, by_owner, of_client, prefix_of
 
 # Time, in seconds, after which a session that is not used gives way to others: clients that lost their
 # connection come back within one minute, and forget some sessions.
@@ -19,7 +19,8 @@ IDLE_SECONDS = 300.0
 # them took, so that a full folder costs a tenth of a processor at most.
 SIZES_SECONDS, SIZES_FACTOR = 1.0, 10.0
 
-# One repository has a quarter of the sessions of its registry at most, or this number if that is more.
+# One repository, and one client, has a quarter of a registry's sessions at most, or this number if that is
+# more: a client that may push to many repositories keeps nobody else out.
 SHARES, LEAST_SHARE = 4, 100
 
 
@@ -33,14 +34,16 @@ class UploadClaims:
         self._coming: dict[str, int] = {}  # sizes that the uploads of this process's requests will have
         self._read_at, self._read_took = float("-inf"), 0.0
 
-    def admit(self, repository: Repository, most: int) -> bool:
-        """Return whether a repository may have a further session, where its registry has `most`."""
+    def admit(self, repository: Repository, most: int, client: str) -> bool:
+        """Return whether repository and client may have a further session, where the registry has `most`."""
         before = time.time() - IDLE_SECONDS
         names = self._files.names(repository.upstream)
         owner = prefix_of(str(repository))
-        mine = [each for each in names if each.startswith(owner)]
-        if len(mine) >= min(most, max(LEAST_SHARE, most // SHARES)):
-            return self._files.end_oldest(mine, before)
+        share = min(most, max(LEAST_SHARE, most // SHARES))
+        begun = of_client(names, client) if client else []
+        for mine in ([each for each in names if each.startswith(owner)], begun):
+            if len(mine) >= share:
+                return self._files.end_oldest(mine, before)
         if len(names) < most:
             return True
         return any(self._files.end_oldest(group, before) for group in by_owner(names))

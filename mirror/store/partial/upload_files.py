@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+import secrets
+from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -16,6 +18,9 @@ FILE_NAME = re.compile(r"[0-9a-f]{32}-[A-Za-z0-9_-]{32}\.(?:sha256|sha512)")
 
 # Digits at the beginning of a name that are a hash of the registry's, and all those of the repository.
 REGISTRY_DIGITS, OWNER_DIGITS = 8, 32
+
+# Random bytes of a session's id, 24 characters; and bytes of the hash of its client, the 8 characters behind.
+RANDOM_BYTES, CLIENT_BYTES = 18, 6
 
 
 class UploadFiles:
@@ -95,6 +100,17 @@ def prefix_of(scope: str) -> str:
     return prefix + _hash_of(scope)[: OWNER_DIGITS - REGISTRY_DIGITS] if path else prefix
 
 
+def new_id(client: str) -> str:
+    """Return the id of a new session: random, with a mark of its client at the end."""
+    return secrets.token_urlsafe(RANDOM_BYTES) + _client_mark(client)
+
+
+def of_client(names: Iterable[str], client: str) -> list[str]:
+    """Return the sessions that a client has begun."""
+    mark = _client_mark(client)
+    return [each for each in names if each.partition(".")[0].endswith(mark)]
+
+
 def by_owner(names: Iterable[str]) -> list[list[str]]:
     """Return the sessions of each repository, those of the one with the most sessions first."""
     groups: dict[str, list[str]] = {}
@@ -102,6 +118,10 @@ def by_owner(names: Iterable[str]) -> list[list[str]]:
         groups.setdefault(name[:OWNER_DIGITS], []).append(name)
     most = Counter({owner: len(group) for owner, group in groups.items()})
     return [groups[owner] for owner, _ in most.most_common()]
+
+
+def _client_mark(client: str) -> str:
+    return urlsafe_b64encode(hashlib.sha256(client.encode()).digest()[:CLIENT_BYTES]).decode()
 
 
 def _hash_of(name: str) -> str:

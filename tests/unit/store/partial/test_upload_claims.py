@@ -136,3 +136,27 @@ def test_one_repository_has_a_share_of_the_uploads(
     os.utime(next(store.folder.glob(f"*-{first.id}.*")), (0, 0))
     store.create(APP, most=12).release()
     assert not is_known(store, APP, first)
+
+
+def test_one_client_has_a_share_of_the_uploads(store: UploadStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it pushes, and whoever continues its uploads; only its own idle ones give way to it."""
+    monkeypatch.setattr(upload_claims, "LEAST_SHARE", 2)
+    names = [Repository("office", f"app{number}") for number in range(6)]
+    others = upload(store, OTHER, 1, unused=5000)
+    greedy = [store.create(each, most=12, client="user:greedy") for each in names[:3]]
+    for each in greedy:
+        each.append([b"x"])
+        each.release()
+    again = UploadStore(store.folder)  # another worker
+    with pytest.raises(TooManyUploads):
+        again.create(names[3], most=12, client="user:greedy")
+    again.create(names[3], most=12, client="192.0.2.1").release()
+    again.create(LAB, most=12, client="user:greedy").release()  # each registry has its own
+    os.utime(next(store.folder.glob(f"*-{greedy[1].id}.*")), (0, 0))
+    again.create(names[4], most=12, client="user:greedy").release()
+    assert [is_known(store, each, session) for each, session in zip(names, greedy, strict=False)] == [
+        True,
+        False,
+        True,
+    ]
+    assert is_known(store, OTHER, others)
