@@ -5,11 +5,11 @@ Before the abuse the same client pulls from the same server alone: the baseline 
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from tests.bench import probe
-from tests.bench.abusers import Abuse, abusing
+from tests.bench.abusers import Abuse, Abuser, abusing
 from tests.bench.bench import Bench
 from tests.bench.client import fetch
 from tests.bench.contestants import BEFORE, DISTRIBUTION, MIRROR, PROXY, Running
@@ -94,9 +94,9 @@ def _measure(bench: Bench, server: Running, abuse: Abuse) -> None:
     fetch(server, warm)
     alone, rss = _probe(server, probe.Plan(server.address, warm, cold[:COLD_ALONE], ALONE_SECONDS))
     plan = probe.Plan(server.address, warm, cold[COLD_ALONE:], bench.options.abuse_seconds)
-    before = cpu_seconds(server.pid)
-    with abusing(abuse) as abusers:
-        beside, peak = _probe(server, plan)
+    before, abusers = cpu_seconds(server.pid), list[Abuser]()
+    with ExitStack() as stack:
+        beside, peak = _probe(server, plan, lambda: abusers.append(stack.enter_context(abusing(abuse))))
     used = cpu_seconds(server.pid) - before
     if beside.late > LATE * plan.seconds:
         bench.note(f"{row}: the probe of {server.name} waited {beside.late:.2f} s for its own core")
@@ -109,18 +109,24 @@ def _measure(bench: Bench, server: Running, abuse: Abuse) -> None:
         bench.add(f"{row}-cold", server.name, ratio)
     bench.add(f"{row}-rss", server.name, (peak - rss) / 1e6)
     if abuse.kind == "names":
-        bench.add(f"{row}-rate", server.name, abusers.result / bench.options.abuse_seconds)
-        if abusers.result:
-            bench.add(f"{row}-cpu", server.name, 1000 * used / abusers.result)
-    if abuse.kind == "idle" and abusers.result < abuse.count:
-        bench.note(f"abuse-idle: {server.name} took {abusers.result:,} connections")
+        bench.add(f"{row}-rate", server.name, abusers[0].result / bench.options.abuse_seconds)
+        if abusers[0].result:
+            bench.add(f"{row}-cpu", server.name, 1000 * used / abusers[0].result)
+    if abuse.kind == "idle" and abusers[0].result < abuse.count:
+        bench.note(f"abuse-idle: {server.name} took {abusers[0].result:,} connections")
 
 
-def _probe(server: Running, plan: probe.Plan) -> tuple[probe.Seen, int]:
-    """Run the probe; return what it saw, and the most memory of the server meanwhile."""
+def _probe(
+    server: Running, plan: probe.Plan, begun: Callable[[], object] = lambda: None
+) -> tuple[probe.Seen, int]:
+    """Run the probe; return what it saw, and the most memory of the server meanwhile.
+
+    `begun` is called when the probe has begun, so that it sees the beginning of an abuse.
+    """
     most = rss_bytes(server.pid)
     with probe.start(plan) as process:
         try:
+            begun()
             while process.poll() is None:
                 most = max(most, rss_bytes(server.pid))
                 time.sleep(LOOK_SECONDS)

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -25,8 +26,7 @@ from tests.bench.contestants import Running
 # Seconds between two warm requests, and between two cold ones.
 WARM_PAUSE, COLD_PAUSE = 0.02, 0.1
 
-# A warm request is not answered if its response has not come after so many seconds, a cold one if as many
-# seconds pass without a byte of its response.
+# Limit in seconds for the whole response to a warm request, and for each read of a cold one.
 ANSWER_SECONDS = 10.0
 
 # Time that this thread was ready to run, and waited for its core: the second number, in nanoseconds.
@@ -35,7 +35,7 @@ SCHEDULING = Path("/proc/thread-self/schedstat")
 
 @dataclass(frozen=True)
 class Plan:
-    """Work of the probe: one warm path, and cold ones, each of which is requested once."""
+    """Work of the probe: one warm path ("" for none), and cold ones, each of which is requested once."""
 
     address: str
     warm: str
@@ -80,27 +80,49 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 def start(plan: Plan) -> "subprocess.Popen[str]":
-    """Start the probe; its output is for `seen`."""
+    """Start the probe, and wait until it begins; the rest of its output is for `seen`."""
     command = [sys.executable, "-m", "tests.bench.probe", json.dumps(asdict(plan))]
     folder = Path(__file__).parents[2]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n", "the probe did not start"
+    return process
 
 
 def seen(output: str) -> Seen:
     return Seen(**json.loads(output))
 
 
-def run(plan: Plan) -> Seen:
-    """Pull until the time is over, at least once each; requests that are under way then are finished."""
-    end = time.perf_counter() + plan.seconds
-    with ProcessPoolExecutor(1) as pool:
-        cold = pool.submit(_cold, Running("probed", plan.address), plan.cold, end)
+def run(plan: Plan, begin: Callable[[], object] = lambda: None) -> Seen:
+    """Pull until the time is over, at least once each; requests that are under way then are finished.
+
+    `begin` is called at the beginning.
+    """
+    if not plan.warm:
+        begin()
+        times, unanswered = _cold(plan)
+        return Seen([], times, unanswered)
+    with _beside(replace(plan, warm="")) as cold:
+        begin()
         before = _waited()
         with WarmRequests(plan.address, plan.warm) as warm:
-            warm.run(end)
+            warm.run(plan.seconds)
         late = _waited() - before
-        times, unanswered = cold.result()
-        return Seen(warm.times, times, warm.unanswered + unanswered, late)
+        found = cold()
+    return Seen(warm.times, found.cold, warm.unanswered + found.unanswered, late)
+
+
+@contextmanager
+def _beside(plan: Plan) -> Iterator[Callable[[], Seen]]:
+    """Pull cold blobs in another process, which has begun; yield a function that waits for its end."""
+    if not plan.cold:
+        yield lambda: Seen([], [])
+        return
+    with start(plan) as process:
+        try:
+            yield lambda: seen(process.communicate()[0])
+        finally:
+            process.kill()
 
 
 class WarmRequests:
@@ -129,18 +151,18 @@ class WarmRequests:
             self._forget(each)
         self._selector.close()
 
-    def run(self, end: float) -> None:
-        """Send requests until `end`, one at least, and wait for all responses."""
+    def run(self, seconds: float) -> None:
+        """Send the requests that are due within `seconds`, one at least, and wait for all responses."""
         due = time.perf_counter()
-        last = max(end, due + WARM_PAUSE)
-        while due < last or self._waiting:
+        end = due + max(seconds, WARM_PAUSE)
+        while due < end or self._waiting:
             now = time.perf_counter()
-            if due < last and now >= due:
+            if due < end and now >= due:
                 self._send(due)
                 due += WARM_PAUSE
                 continue
             self._give_up(now)
-            limit = due - now if due < last else ANSWER_SECONDS
+            limit = due - now if due < end else ANSWER_SECONDS
             for key, events in self._selector.select(min(limit, WARM_PAUSE)):
                 self._advance(key.data, events)
 
@@ -213,9 +235,10 @@ def _waited() -> float:
     return int(SCHEDULING.read_text().split()[1]) / 1e9
 
 
-def _cold(server: Running, paths: Sequence[str], end: float) -> tuple[list[float], int]:
+def _cold(plan: Plan) -> tuple[list[float], int]:
+    server, end = Running("probed", plan.address), time.perf_counter() + plan.seconds
     times, unanswered = list[float](), 0
-    for path in paths:
+    for path in plan.cold:
         started = time.perf_counter()
         if _answered(server, path):
             times.append(time.perf_counter() - started)
@@ -236,4 +259,4 @@ def _answered(server: Running, path: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(run(Plan(**json.loads(sys.argv[1]))))))
+    print(json.dumps(asdict(run(Plan(**json.loads(sys.argv[1])), partial(print, "begun", flush=True)))))

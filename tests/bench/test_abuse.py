@@ -117,8 +117,9 @@ def test_probe_asks_while_others_wait() -> None:
     """A request that waits holds up none of the later ones: several wait at the same time."""
     response = f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        listener.settimeout(PATIENCE)
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        probed = pool.submit(probe.run, probe.Plan(address, RIGHT, [], seconds=2 * probe.WARM_PAUSE))
+        probed = pool.submit(probe.run, probe.Plan(address, RIGHT, [], seconds=1.5 * probe.WARM_PAUSE))
         waiting = [listener.accept()[0] for _ in range(2)]
         for each in reversed(waiting):
             each.sendall(response)

@@ -139,7 +139,7 @@ def test_one_repository_has_a_share_of_the_uploads(
 
 
 def test_one_client_has_a_share_of_the_uploads(store: UploadStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever it pushes, and whoever continues its uploads; only its own idle ones give way to it."""
+    """The share is of all its repositories; of the idle uploads only those of the client give way to it."""
     monkeypatch.setattr(upload_claims, "LEAST_SHARE", 2)
     names = [Repository("office", f"app{number}") for number in range(6)]
     others = upload(store, OTHER, 1, unused=5000)
