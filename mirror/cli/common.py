@@ -114,6 +114,13 @@ def loaded(file: str | None, flags: Mapping[str, object]) -> "Loaded":
 def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[Management, Config]]":
     """Open the cache folder, beside a running mirror or a stopped one; without a cache it ends with 1."""
     config = loaded(file, {"cache_dir": cache_dir}).config
+    with opened_folder(config) as management:
+        yield management, config
+
+
+@contextmanager
+def opened_folder(config: "Config") -> "Iterator[Management]":
+    """Open the cache folder of a configuration, as `opened` does."""
     from mirror.manage.management import Management
     from mirror.store.errors import StoreError, translated
     from mirror.store.hosted.opened import open_cache
@@ -128,7 +135,7 @@ def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[Managemen
         with translated(f"cannot use the cache folder {path}"):
             folder = open_cache(path, config.cache)
             try:
-                yield Management(folder), config
+                yield Management(folder)
             finally:
                 folder.close()
     except StoreError as error:

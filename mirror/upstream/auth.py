@@ -92,6 +92,11 @@ class _CachedToken(Struct):
         return f"{type(self).__name__}()"
 
 
+def pull_scope(repository: str) -> str:
+    """Return the scope of a token that reads a repository."""
+    return f"repository:{repository}:pull"
+
+
 class Authorizer:
     """Answers the challenges of one upstream for one account, and caches tokens."""
 
@@ -101,9 +106,11 @@ class Authorizer:
         transport: Transport,
         clock: Callable[[], float],
         login: Login | None = None,
+        scope_of: Callable[[str], str] = pull_scope,
     ) -> None:
-        """`login` is None for requests without an account."""
+        """`login` is None for requests without an account. `scope_of`: a repository's scope to ask for."""
         self.login = login
+        self._scope_of = scope_of
         self._transport = transport
         self._clock = clock
         self._realms = Realms(transport, settings.realms)
@@ -272,7 +279,7 @@ class Authorizer:
         # The upstream's own challenge may carry a placeholder (ghcr.io). At the target of a redirect the
         # repository may have another name, which only the challenge has.
         foreign = None if demand.own else challenge.parameters.get("scope")
-        return foreign or f"repository:{demand.repository}:pull"
+        return foreign or self._scope_of(demand.repository)
 
     async def _token(self, key: _TokenKey, rejected: str | None) -> str:
         """Return the cached token, or one new token for all callers that wait for the same key."""

@@ -46,6 +46,7 @@ async def ask(
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         # No redirect is followed: it would take the identity token along.
         return await transport.post(request.realm, headers, urlencode(form).encode()), True
-    url = request.realm.extend_query([*service.items(), ("scope", request.scope)])
+    scopes = [("scope", each) for each in request.scope.split(" ")]
+    url = request.realm.extend_query([*service.items(), *scopes])
     basic = login.basic if login is not None else None
     return await get_following(transport, realms.rules(request.realm), url, headers, basic, is_trusted)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 
 import aiohttp
@@ -109,6 +109,12 @@ class Transport:
         """Return the answer to a POST with a body, as `send` does."""
         return await self._exchange("POST", url, headers, body=body)
 
+    async def upload(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | AsyncIterable[bytes] | None
+    ) -> Response:
+        """Return the answer to a request with a body, which may be a stream, as `send` does."""
+        return await self._exchange(method, url, headers, body=body)
+
     async def _exchange(
         self,
         method: str,
@@ -117,7 +123,7 @@ class Transport:
         *,
         proven: bool = False,
         identified: bool = True,
-        body: bytes | None = None,
+        body: bytes | AsyncIterable[bytes] | None = None,
     ) -> Response:
         if self._offline:
             raise UpstreamError(

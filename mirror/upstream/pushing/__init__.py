@@ -1,0 +1,1 @@
+"""Registries that content is pushed to."""
