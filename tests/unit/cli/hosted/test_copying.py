@@ -17,7 +17,7 @@ from mirror.bundle.plan import make_plan
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory
-from mirror.store.hosted.hosted_index import HostedIndex
+from mirror.store.hosted.hosted_queries import HostedQueries
 from tests.contract.hosting import hosting
 from tests.fakes.bundles import Shelf, two_platforms
 from tests.running import serving
@@ -55,7 +55,7 @@ class Scene:
     def held(self) -> int:
         folder = CacheDirectory(self.cache)
         try:
-            return HostedIndex(folder).held("office")
+            return HostedQueries(folder.index).held("office")
         finally:
             folder.close()
 
