@@ -242,6 +242,11 @@ class Metrics:
         self.shared_pending = self._gauge(
             "shared_pending_uploads", "Blobs that wait to be written to the object store."
         )
+        self.shared_redirects = self._counter(
+            "shared_redirects_total",
+            "Clients sent to the object store (sent), and those that came back, answered here (refused).",
+            "outcome",
+        )
         self.shared_size = self._gauge(
             "shared_size_bytes",
             "Size of all blobs in the object store, after this mirror's last upkeep of it.",

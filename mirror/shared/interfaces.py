@@ -54,6 +54,10 @@ class ObjectTier(Protocol):
         """Yield all blobs, in no order."""
         ...
 
+    async def presigned(self, digest: Digest, seconds: float) -> str | None:
+        """Return a URL with which anybody can read the blob for `seconds`; None where there is none."""
+        ...
+
     async def remove(self, digest: Digest) -> None:
         """Remove a blob; do nothing if there is none."""
         ...

@@ -43,6 +43,9 @@ class MemoryTier:
         for digest, (data, modified) in list(self._blobs.items()):
             yield TierObject(digest, len(data), modified)
 
+    async def presigned(self, digest: Digest, seconds: float) -> str | None:
+        return f"http://store.invalid/{digest.encoded}?for={seconds:g}"
+
     async def remove(self, digest: Digest) -> None:
         self._blobs.pop(digest, None)
 

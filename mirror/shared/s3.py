@@ -115,6 +115,11 @@ class S3Objects:
                     if digest is not None:
                         yield TierObject(digest, meta["size"], meta["last_modified"].timestamp())
 
+    async def presigned(self, digest: Digest, seconds: float) -> str | None:
+        with self._translated(f"sign a URL for {digest}"):
+            period = timedelta(seconds=seconds)
+            return await obstore.sign_async(self._small, "GET", self._key(digest), period)
+
     async def remove(self, digest: Digest) -> None:
         await self.delete(object_key(digest))
 

@@ -176,6 +176,11 @@ class SharedTier:
         self._record(self.objects, "write", None)
         return True
 
+    async def presigned(self, digest: Digest, seconds: float) -> str | None:
+        """Return a URL for the blob that is good for `seconds`; None if there is none."""
+        sign = lambda: self._engines.objects.presigned(digest, seconds)  # noqa: E731
+        return await self.ask(OBJECTS, "sign", sign, None)
+
     async def remove(self, digest: Digest) -> None:
         """Remove a blob that was found corrupt; a failure is recorded."""
         if self.usable:

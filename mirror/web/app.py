@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mirror.web.audit.audit_log import AuditLog
     from mirror.web.hosted.push_api import PushApi
     from mirror.web.limits.limiter import Limiter
+    from mirror.web.peers.redirects import StoreRedirects
 
 log = get_logger(__name__)
 
@@ -71,6 +72,7 @@ class App:
         self.gate = Gate(service, config)
         access = self.gate.access
         self._registry = RegistryApi(service.cache, config, access, _pushes(service, config, access))
+        self._registry.redirects = _redirects(service, config)
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
         self.response_cache = ResponseCache(
             memory,
@@ -234,6 +236,15 @@ class App:
             return await self._registry.handle(record, target)
         except AccessDenied as denied:
             raise self.gate.instead_of(denied, record, target) from None
+
+
+def _redirects(service: Service, config: Config) -> "StoreRedirects | None":
+    """Return the redirects to a shared store; None where no client is sent there."""
+    if service.shared is None or not config.shared.redirect:
+        return None
+    from mirror.web.peers.redirects import StoreRedirects
+
+    return StoreRedirects(service.shared.urls, config.shared.redirect, service.metrics)
 
 
 def _pushes(service: Service, config: Config, access: AccessControl) -> "PushApi | None":

@@ -36,6 +36,7 @@ from mirror.web.request_log import RequestRecord
 
 if TYPE_CHECKING:
     from mirror.web.hosted.push_api import PushApi
+    from mirror.web.peers.redirects import StoreRedirects
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class RegistryApi:
         """`pushes`: of hosted registries, None where there is none."""
         self._cache = cache
         self._pushes = pushes
+        self.redirects: StoreRedirects | None = None  # to the store that mirrors share
         self._access = access
         self._names = config.names()
         self._header_timeout = config.server.header_timeout
@@ -163,6 +165,9 @@ class RegistryApi:
             await self._within_header_timeout(target, check)
         if record.request.method == "HEAD":
             return await self._blob_head(record, target)
+        away = self.redirects
+        if away is not None and (sent := await away.answer(record, repository, record.digest)) is not None:
+            return sent
         for _ in range(SIZES):
             # No byte has been sent: the next answer goes by what has been learnt about the size.
             with suppress(WrongSize):

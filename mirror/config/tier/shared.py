@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from msgspec import Struct
 
 from mirror.config.logins import CredentialFile
-from mirror.config.types import FOREVER, DurationOrForever, Password, SecretStr, Size, Timeout
+from mirror.config.types import FOREVER, DurationOrForever, Networks, Password, SecretStr, Size, Timeout
 from mirror.config.validation import After, Beside, Doc, Settings
 
 # A bucket and a prefix below it. S3 allows more in keys; these need no quoting anywhere.
@@ -215,6 +215,15 @@ class SharedSettings(Settings, frozen=True, kw_only=True):
         _read_secret("peers_secret_file"),
         Doc("The secret itself. Prefer `peers_secret_file`.", examples=["a-long-random-secret"]),
     ] = None
+    redirect: Annotated[
+        Networks,
+        Doc(
+            "Networks of clients that reach the object store at `endpoint`: they are sent there for large "
+            "blobs, by a URL that opens the one blob for ten minutes. A client that comes back is answered "
+            "here. Limits of bandwidth do not hold at the store.",
+            examples=[["10.0.0.0/8"]],
+        ),
+    ] = ()
     max_size: Annotated[
         Size,
         Doc(

@@ -26,6 +26,7 @@ from mirror.transfer.shared.peers import PeerClients
 from mirror.transfer.shared.publisher import Publisher
 from mirror.transfer.shared.shared_source import SharedSource, SharedUpstream, TierClient
 from mirror.transfer.shared.shared_words import SharedWords
+from mirror.transfer.shared.store_urls import StoreURLs
 from mirror.transfer.transfer import Transfer
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.peers.peer_client import PeerClient
@@ -70,6 +71,7 @@ class SharedTransfers:
         self.publisher = Publisher(tier, context.store, context.tasks, context.metrics)
         is_private = lambda each: upstreams[each.upstream].uses_account(each.path)  # noqa: E731
         self.words = SharedWords(tier, book, self.publisher, is_private, context.tasks)
+        self.urls = StoreURLs(tier, self.words, context, upstreams)
         self.peers: PeerClients | None = None
         self.corrupt: TTLCache[Digest, bool] = TTLCache(CORRUPT_SECONDS, MAX_CORRUPT)
         if proof is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,11 @@ class Site:
 
     @asynccontextmanager
     async def mirror(
-        self, url: str, clock: Callable[[], float] = time.time, secret: str = SECRET, **sections: Any
+        self, url: str, clock: Callable[[], float] = time.time, redirect: Sequence[str] = (), **sections: Any
     ) -> AsyncIterator[Running]:
         """An empty mirror, with the tier in use; at its end it has told the others all that it knows."""
         self._mirrors += 1
-        shared = {"url": "s3://memory", "peers_secret": secret}
+        shared = {"url": "s3://memory", "peers_secret": SECRET, "redirect": redirect}
         config = configured(self.folder / str(self._mirrors), {"docker.io": url}, shared=shared, **sections)
         async with serving(config, clock) as mirror:
             shared_transfers = mirror.service.shared
