@@ -36,6 +36,7 @@ from mirror.util.tasks import Tasks
 
 if TYPE_CHECKING:
     from obstore import GetResult
+    from obstore.store import ClientConfig
 
 # Bytes of one piece of a body that is read: as large as writes to the disk are.
 PIECE = 1024 * 1024
@@ -237,12 +238,15 @@ def _store(settings: SharedSettings, bucket: Bucket, timeout: str) -> S3Store:
     if settings.access_key is not None and settings.secret_key is not None:
         secret = settings.secret_key.get_secret_value()
         options |= {"access_key_id": settings.access_key, "secret_access_key": secret}
+    certificates = settings.certificates
+    trusted: ClientConfig = {} if certificates is None else {"root_certificate": certificates}
     return S3Store(
         bucket.name,
         client_options={
             "allow_http": settings.endpoint is not None and settings.endpoint.startswith("http:"),
             "connect_timeout": f"{settings.timeout:g}s",
             "timeout": timeout,
+            **trusted,
         },
         retry_config={
             "max_retries": 2,

@@ -89,7 +89,30 @@ def check_configuration(found: list[Document], tmp_path: Path, env: Mapping[str,
 def test_kubernetes_manifests_are_confined(file: Path, tmp_path: Path) -> None:
     found = documents(file.read_text())
     check_pod(found)
-    check_configuration(found, tmp_path, {})
+    check_configuration(found, tmp_path, environment(found))
+
+
+def environment(found: list[Document]) -> dict[str, str]:
+    """Return the environment of the container, with secrets and an address in it."""
+    (container,) = workload(found)["spec"]["template"]["spec"]["containers"]
+    given = {each["name"]: each for each in container.get("env", ())}
+    address = "10.1.2.3"
+    return {
+        name: str(each.get("value", "0123456789abcdef")).replace("$(POD_IP)", address)
+        for name, each in given.items()
+        if name.startswith("REGISTRY_MIRROR_")
+    }
+
+
+@pytest.mark.parametrize("kind", ["daemonset", "deployment"])
+def test_kubernetes_manifests_share_a_tier(kind: str, tmp_path: Path) -> None:
+    """Mirrors follow each other at the address of their pod; the secrets are in no file."""
+    found = documents((CONFIG / "kubernetes" / f"shared-{kind}.yaml").read_text())
+    (text,) = configurations(found)
+    (tmp_path / "mirror.toml").write_text(text)
+    shared = load(tmp_path / "mirror.toml", environment(found), {}).config.shared
+    assert (shared.bucket is not None, shared.peers_url) == (True, "http://10.1.2.3:5002")
+    assert (shared.peers_secret is not None, "secret" in text) == (True, False)
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])

@@ -3,13 +3,23 @@
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 
 from mirror.config.logins import CredentialFile
-from mirror.config.types import FOREVER, DurationOrForever, Networks, Password, SecretStr, Size, Timeout
+from mirror.config.types import (
+    FOREVER,
+    DurationOrForever,
+    Networks,
+    Password,
+    ReadableFile,
+    SecretStr,
+    Size,
+    Timeout,
+)
 from mirror.config.validation import After, Beside, Doc, Settings
 
 # A bucket and a prefix below it. S3 allows more in keys; these need no quoting anywhere.
@@ -122,6 +132,17 @@ def _read_secret(file_key: str) -> Beside:
     return Beside(read)
 
 
+# The certificates by file, which are read with the configuration: an event loop must not wait for a disk.
+_certificates: dict[Path, bytes] = {}
+
+
+def _read_certificates(file: Path) -> None:
+    data = file.read_bytes()
+    if b"-----BEGIN CERTIFICATE-----" not in data:
+        raise ValueError(f"ca_file {file} has no certificate in the form of PEM")
+    _certificates[file] = data
+
+
 class SharedSettings(Settings, frozen=True, kw_only=True):
     """A tier that several mirrors share: what one has downloaded, the others get from there.
 
@@ -140,6 +161,13 @@ class SharedSettings(Settings, frozen=True, kw_only=True):
         str | None,
         After(lambda value: None if value is None else _check_endpoint(value)),
         Doc("URL of the object store. Default: that of AWS for `region`.", examples=["https://s3.lan:8333"]),
+    ] = None
+    ca_file: Annotated[
+        ReadableFile | None,
+        Doc(
+            "Certificates to trust for the object store besides those of the system, as PEM.",
+            examples=["/etc/ssl/private-ca.crt"],
+        ),
     ] = None
     region: Annotated[str, Doc("Region of the bucket.", examples=["eu-central-1"])] = "us-east-1"
     access_key: Annotated[
@@ -246,6 +274,8 @@ class SharedSettings(Settings, frozen=True, kw_only=True):
     ] = 2
 
     def __post_init__(self) -> None:
+        if self.ca_file is not None:
+            _read_certificates(self.ca_file)
         if (self.access_key is None) != (self.secret_key is None):
             raise ValueError("access_key and secret_key_file belong together: give both or none")
         if self.peers_listen is not None and self.peers_secret is None:
@@ -254,6 +284,11 @@ class SharedSettings(Settings, frozen=True, kw_only=True):
             raise ValueError(
                 f"peers_secret_file has less than {SHORTEST_SECRET} characters: openssl rand -hex 32"
             )
+
+    @property
+    def certificates(self) -> bytes | None:
+        """The text of `ca_file`, as of when the configuration was read."""
+        return None if self.ca_file is None else _certificates[self.ca_file]
 
     @property
     def bucket(self) -> Bucket | None:

@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -12,6 +15,7 @@ from mirror.shared.errors import TierError, TierFault
 from mirror.shared.interfaces import VerifiedContent
 from mirror.shared.s3 import S3Objects
 from tests.engines import ACCESS_KEY, BUCKET, SECRET_KEY, Engine, bucket_of, running, seaweedfs, settings_of
+from tests.fakes.tls import Authority
 
 pytestmark = pytest.mark.slow
 
@@ -105,3 +109,28 @@ def content(data: bytes, pieces: list[bytes]) -> VerifiedContent:
             yield each
 
     return VerifiedContent(Digest.of(data), len(data), chunks)
+
+
+async def test_s3_trusts_the_certificates_of_its_ca_file(tmp_path: Path) -> None:
+    """A store behind an authority of one's own is believed with `ca_file`, and refused without."""
+    authority = await asyncio.to_thread(Authority, tmp_path)
+
+    async def absent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+
+    server = await asyncio.start_server(absent, "127.0.0.1", 0, ssl=authority.server_context())
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        away = Engine("nobody", [], port, "s3")
+        secured: dict[str, Any] = {"endpoint": f"https://127.0.0.1:{port}", "timeout": 30}
+        settings = await asyncio.to_thread(settings_of, away, ca_file=authority.ca_file, **secured)
+        trusting = S3Objects(settings, bucket_of(settings))
+        assert await trusting.stat(Digest.of(b"x")) is None
+        await trusting.close()
+        doubting = objects_of(away, **secured)
+        with pytest.raises(TierError):
+            await doubting.stat(Digest.of(b"x"))
+        await doubting.close()

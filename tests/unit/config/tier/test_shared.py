@@ -106,3 +106,16 @@ def test_shared_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Invalid, match=r"registry-mirror\[shared\]"):
         SharedSettings.model_validate({"coordinator": "redis://x"})
     assert SharedSettings().bucket is None
+
+
+def test_shared_ca_file_is_pem(tmp_path: Path) -> None:
+    """The certificates are read with the configuration, and again with the next one."""
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    with pytest.raises(ValueError, match="no certificate in the form of PEM"):
+        SharedSettings.model_validate({"url": "s3://bucket", "ca_file": str(file)})
+    for text in ("-----BEGIN CERTIFICATE-----\none", "-----BEGIN CERTIFICATE-----\ntwo"):
+        file.write_text(text)
+        settings = SharedSettings.model_validate({"url": "s3://bucket", "ca_file": str(file)})
+        assert settings.certificates == text.encode()
+    assert SharedSettings().certificates is None
