@@ -29,6 +29,7 @@ from mirror.util.log import get_logger
 from mirror.util.lru import LRUCache
 from mirror.web.connections.large_answers import LARGE
 from mirror.web.fastpath.hit_log import (
+    LONGEST_LIFE_SECONDS,
     HitLog,
     KnownResponse,
     client_behind_proxy,
@@ -37,9 +38,10 @@ from mirror.web.fastpath.hit_log import (
     split_at_date,
 )
 from mirror.web.fastpath.known_blobs import KnownBlobs
-from mirror.web.fastpath.logins import KnownLogins, ScopeKey
+from mirror.web.fastpath.logins import ScopeKey, SharedKey
 from mirror.web.fastpath.range_cache import RangeCache
 from mirror.web.fastpath.seen_once import SeenOnce
+from mirror.web.fastpath.shared_responses import CachedResponse, SharedResponses, name_of
 from mirror.web.request_log import RequestRecord
 
 log = get_logger(__name__)
@@ -49,14 +51,6 @@ MAX_SEEN_ONCE = 8192
 
 # Room for the scopes of connections, in bytes: more than ten thousand.
 SCOPES_BYTES = 8 * 1024 * 1024
-
-
-class CachedResponse(KnownResponse, frozen=True, eq=False, kw_only=True):
-    """The bytes of a response without its Date. `length`: bytes of the body."""
-
-    before_date: bytes
-    after_date: bytes
-    length: int
 
 
 class ResponseCache:
@@ -81,9 +75,10 @@ class ResponseCache:
         self.removal_epoch = removal_epoch
         self.access_epoch = access_epoch
         self.scope_of = scope_of
-        # By scope and head; with a known login by its peers, and head without the login.
-        self._responses: LRUCache[tuple[Hashable, bytes], CachedResponse] = LRUCache(limit)
-        self.logins = KnownLogins(clock)
+        # By scope and head; those that clients with logins share, by their names.
+        self._responses: LRUCache[Hashable, CachedResponse] = LRUCache(limit)
+        self.shared = SharedResponses(clock, self._is_outdated)
+        self.logins = self.shared.logins
         self._scopes: LRUCache[ConnectionScope, ScopeKey] = LRUCache(SCOPES_BYTES)
         self._numbers = itertools.count(1)
         self._metrics = metrics
@@ -122,8 +117,7 @@ class ResponseCache:
         if ttl <= 0 or not isinstance(response, web.Response):
             return
         shared = self.logins.note(scope, head, record) if record.outcome is Outcome.HIT else None
-        key: tuple[Hashable, bytes] = shared or (scope, head)
-        if not self._seen_once.again(key):
+        if shared is None and not self._seen_once.again((scope, head)):
             return
         await response.prepare(record.request)
         if not response.keep_alive or record.request.version != HttpVersion11:
@@ -132,44 +126,69 @@ class ResponseCache:
         if not isinstance(body, bytes) or len(body) >= LARGE:  # those are counted while they are sent
             return
         before, after = split_at_date(response)
-        cached = CachedResponse(
-            before_date=before,
-            after_date=after + body,
+        after += body
+        if shared is None:
+            self._put((scope, head), self._cached(record, (before, after), ttl), len(head))
+        else:
+            self._share(shared, record, (before, after))
+
+    def _share(self, key: SharedKey, record: RequestRecord, parts: tuple[bytes, bytes]) -> None:
+        """Store a response for all clients that get it, once it came before; note that these clients do."""
+        name = name_of(key, record, parts, audited=self.hits.audit is not None)
+        known, ttl = self._responses.get(name), min(record.ttl, LONGEST_LIFE_SECONDS)
+        if known is not None:
+            known.renew(self._clock() + ttl, record)
+        elif self._seen_once.again(name):
+            known = self._cached(record, parts, ttl, shared=True)
+            self._put(name, known, len(name.head) + len(name.recorded))
+        else:
+            return
+        self.shared.allow(key, record, known)
+
+    def _put(self, name: Hashable, cached: CachedResponse, size: int) -> None:
+        self._responses.put(name, cached, size + len(cached.before_date) + len(cached.after_date))
+
+    def _cached(
+        self, record: RequestRecord, parts: tuple[bytes, bytes], ttl: float, *, shared: bool = False
+    ) -> CachedResponse:
+        return CachedResponse(
+            before_date=parts[0],
+            after_date=parts[1],
             expires=self._clock() + ttl,
             removal_epoch=record.removal_epoch,
             access_epoch=record.access_epoch,
             length=record.bytes,
             digest=record.digest if record.request.method == "GET" else None,
             stats=self._metrics.requests.of(record.kind, record.outcome.value),
-            line=line_template(record, shared=shared is not None and bool(record.identity.names)),
+            line=line_template(record, shared=shared and bool(record.identity.names)),
             client=client_behind_proxy(record),
             names=record.identity.names,
             audit=self.hits.audit_entry(record),
             fields=self.hits.shown_fields(record),
             peer=(record.request.remote or "") if record.outcome is Outcome.DENIED else None,
         )
-        self._responses.put(key, cached, len(head) + len(before) + len(cached.after_date))
 
     def answer(self, scope: ScopeKey, head: bytes, transport: asyncio.WriteTransport, client: str) -> bool:
         """Write the cached response to `head`; return False, with nothing written, if there is none."""
-        key: tuple[Hashable, bytes]
-        started, login, cached = self._clock(), None, None
-        if self.logins.known and (found := self.logins.find(scope, head, started)) is not None:
-            key, login = found
-            cached = self._responses.get(key)
-        if cached is None:
-            key, login = (scope, head), None
-            cached = self._responses.get(key)
-        if cached is None:
-            return self.ranges.answer(scope, head, transport, client, self._current_date)
+        started, key, login, cached = self._clock(), (scope, head), None, None
+        known = self.shared.heads.get(key)
+        if known is not None and started < known.expires:
+            cached, login = known.response(), known.login
+        if cached is None or (login is not None and login.access_epoch != cached.access_epoch):
+            if self.logins.known and (found := self.shared.find(key, started)) is not None:
+                cached, login = found
+            else:
+                cached, login = self._responses.get(key), None
+            if cached is None:
+                return self.ranges.answer(scope, head, transport, client, self._current_date)
         if (  # as in `_is_outdated`: calls are dear here
             started >= cached.expires
             or self.removal_epoch() != cached.removal_epoch
             or self.access_epoch() != cached.access_epoch
         ):
+            if login is not None and self.shared.drop_head(key):  # its clients may get another one by now
+                return self.answer(scope, head, transport, client)
             self._responses.drop(key)
-            return False
-        if login is not None and login.access_epoch != cached.access_epoch:
             return False
         if transport.get_write_buffer_size() or (cached.peer is not None and cached.peer != client):
             return False
@@ -188,7 +207,7 @@ class ResponseCache:
     def close(self) -> None:
         """Stop answering, and record what was served."""
         self._responses = LRUCache(0)
-        self.logins.close()
+        self.shared.close()
         self.ranges.close()
         self.blobs.close()
         self.flush()

@@ -52,6 +52,8 @@ BOUNDED = {
     "Prefetch._images",
     "ResponseCache._responses",
     "SeenOnce._marks",
+    "SharedResponses._verdicts",
+    "SharedResponses.heads",
     "Store._used",
     "UploadClaims._coming",
     "UploadClaims._sizes",

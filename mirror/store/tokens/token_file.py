@@ -6,7 +6,6 @@
 Neither has a secret in it. Both are replaced as a whole, and an unreadable line costs no other line.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +35,13 @@ def read_tokens(path: Path) -> list[TokenEntry]:
     return [found[name] for name in sorted(found)]
 
 
+class TokenUse(msgspec.Struct, frozen=True):
+    """A line of `token-uses`: the digest of a secret, and its last use in seconds since the epoch."""
+
+    sha256: str
+    used: float
+
+
 def write_tokens(path: Path, tokens: Iterable[TokenEntry]) -> None:
     """Replace the file; it is durable on return. OSError."""
     replace_file(path, "".join(f"{msgspec.json.encode(each).decode()}\n" for each in tokens))
@@ -45,16 +51,16 @@ def read_uses(path: Path) -> dict[str, float]:
     """Return the last use of each token by the digest of its secret, in seconds since the epoch. OSError."""
     found: dict[str, float] = {}
     for line in _lines(path):
-        with suppress(ValueError, TypeError, KeyError):
-            known = json.loads(line)
-            found[str(known["sha256"])] = float(known["used"])
+        with suppress(msgspec.MsgspecError):
+            known = msgspec.json.decode(line, type=TokenUse)
+            found[known.sha256] = known.used
     return found
 
 
 def write_uses(path: Path, uses: Mapping[str, float]) -> None:
     """Replace the file. OSError."""
-    lines = (json.dumps({"sha256": digest, "used": moment}) for digest, moment in uses.items())
-    replace_file(path, "".join(f"{line}\n" for line in lines))
+    lines = msgspec.json.Encoder().encode_lines([TokenUse(*use) for use in uses.items()])
+    replace_file(path, lines.decode())
 
 
 def signature(path: Path) -> Signature | None:

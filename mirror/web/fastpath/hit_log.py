@@ -1,8 +1,7 @@
 """The log of responses that the fast path has sent: metrics, access lines and last use, many at a time."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import hdrs, web
@@ -33,7 +32,7 @@ VARYING = ("id", "client", "bytes", "first_byte_ms", "total_ms", "timestamp")
 SHARED_VARYING = ("id", "client", "identity", "bytes", "first_byte_ms", "total_ms", "timestamp")
 
 
-class KnownResponse(Struct, frozen=True, eq=False, kw_only=True):
+class KnownResponse(Struct, eq=False, kw_only=True):
     """A response that can be sent again, and what to record when it is.
 
     `expires`: by the clock of the cache that holds it. `removal_epoch`, `access_epoch`: the store's at lookup
@@ -128,45 +127,47 @@ class HitLog:
     def flush(self) -> None:
         """Record the sent responses: metrics, access lines, last use."""
         pending, self._pending = self._pending, []
-        durations: dict[tuple[KnownResponse, int], list[float]] = defaultdict(list)
         lines = []
         for response, length, client, (now, seconds), login in pending:
-            durations[response, length].append(seconds)
             number, address = new_id(), response.client or client
             if response.line is not None:
                 # One conversion is three times as fast as rounding, and as two conversions of the result.
                 taken = f"{seconds * 1000:.2f}" if response.line.in_order else round(seconds * 1000, 2)
-                values: tuple[object, ...] = (number, address, length, taken, taken, timestamp(now))
-                if login is not None and login.names:
-                    values = (number, address, login.shown, *values[2:])
-                lines.append(response.line.fill(values))
+                more = (length, taken, taken, timestamp(now))
+                if login is None or not login.names:
+                    lines.append(response.line.fill((number, address, *more)))
+                else:
+                    lines.append(response.line.fill((number, address, login.shown, *more)))
             if response.audit is not None and self.audit is not None:
                 event, fields = response.audit
                 names = {} if login is None or not login.names else {"identity": list(login.names)}
                 self.audit.repeat(
                     (event, {**fields, "bytes": length, **names}), number, address, seconds, now
                 )
-        self._count(durations)
+        self._count(pending)
         write_lines(lines)
         if self.watch is not None:
             self.watch.note_sent(pending)
 
-    def _count(self, durations: Mapping[tuple[KnownResponse, int], list[float]]) -> None:
-        """Record metrics and last use. `durations`: seconds by response and bytes of the body.
-
-        Several responses may have the same content, for clients with different rights.
-        """
+    def _count(self, pending: Sequence[SentResponse]) -> None:
+        """Record metrics and last use. Many in a row have the same labels, length and content."""
         batches: dict[tuple[int, int], tuple[RequestStats, list[float]]] = {}
-        used = set()
-        for (response, length), seconds in durations.items():
-            stats = response.stats
-            batches.setdefault((id(stats), length), (stats, []))[1].extend(seconds)
-            if response.digest is not None:
-                used.add(response.digest)
-        for (_, length), (stats, seconds) in batches.items():
-            stats.add_batch(length, seconds)
+        used: set[Digest | None] = set()
+        durations: list[float] = []
+        labels, size, content = None, -1, None
+        for response, length, _, (_, seconds), _ in pending:
+            if response.stats is not labels or length != size:
+                labels, size = response.stats, length
+                durations = batches.setdefault((id(labels), length), (labels, []))[1]
+            durations.append(seconds)
+            if response.digest is not content:
+                content = response.digest
+                used.add(content)
+        for (_, length), (stats, taken) in batches.items():
+            stats.add_batch(length, taken)
         for digest in used:
-            self._record_use(digest)
+            if digest is not None:
+                self._record_use(digest)
 
     def _flush_on_timer(self) -> None:
         self._timer_running = False
@@ -184,6 +185,7 @@ def line_template(record: RequestRecord, *, shared: bool = False) -> LineTemplat
     `shared`: to clients with several logins, whose names are filled in as JSON.
     """
     fields = record.fields()
+    fields.pop("waited_ms", None)  # of that request alone
     try:
         if not shared:
             return LineTemplate("access", "request", fields, VARYING)

@@ -49,7 +49,7 @@ MOST_BLOBS = 256
 Key = tuple[ScopeKey, bytes]
 
 
-class WholeBlob(KnownResponse, frozen=True, eq=False, kw_only=True):
+class WholeBlob(KnownResponse, eq=False, kw_only=True):
     """A blob that requests with one head get: `record` of such a request, `size` in bytes, and the response's
     head, around the value of Date.
     """

@@ -9,11 +9,13 @@ each hit: whose the header is, and what such a client may have.
 import hashlib
 import json
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from aiohttp import hdrs
 from msgspec import Struct
 
+from mirror.util.callbacks import ignore
 from mirror.util.lru import LRUCache
 from mirror.web.framing import HEAD_END
 from mirror.web.request_log import RequestRecord
@@ -54,7 +56,10 @@ SharedKey = tuple[Peers, bytes]
 
 
 class KnownLogin(Struct, frozen=True, eq=False):
-    """A verified header. `names`: what the client has proven to be; `shown`: that in JSON, "" without any."""
+    """A verified header. `names`: what the client has proven to be; `shown`: that in JSON, "" without any.
+
+    `hashed`: the header is known by a hash of it alone.
+    """
 
     peers: Peers
     names: tuple[str, ...]
@@ -62,22 +67,29 @@ class KnownLogin(Struct, frozen=True, eq=False):
     expires: float
     access_epoch: int
     size: int
+    hashed: bool
+
+    def covers(self, later: "KnownLogin") -> bool:
+        """Return whether this is still true where a later look at the header has found that."""
+        return later.peers is self.peers and later.names == self.names and later.expires >= self.expires
 
 
 class KnownLogins:
     """The headers that were verified lately; `known`: by scope and header, the oldest first.
 
     `rights_of`: returns the rights of the client of a request, None where its response is for it alone.
+    `on_change`: called when a header that is known turns out to be another client's, or good for less.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self.known: dict[tuple[ScopeKey, bytes], KnownLogin] = {}
+        self.known: OrderedDict[tuple[ScopeKey, bytes], KnownLogin] = OrderedDict()
         self._size = 0
         self._limit = KNOWN_BYTES
         self._peers: LRUCache[tuple[ScopeKey, Hashable], Peers] = LRUCache(KNOWN_BYTES)
         self.rights_of: Callable[[RequestRecord], Hashable | None] = _none
+        self.on_change: Callable[[], object] = ignore
 
     def find(self, scope: ScopeKey, head: bytes, now: float) -> tuple[SharedKey, KnownLogin] | None:
         """Return the key of the response to `head`, and whose login it has; None without a known one.
@@ -115,6 +127,7 @@ class KnownLogins:
             self._clock() + min(record.identity_ttl, KNOWN_SECONDS),
             record.access_epoch,
             len(mark) + 2 * sum(map(len, names)) + OVERHEAD,
+            mark is not header,
         )
         self._put((scope, mark), login)
         return login.peers, head[:start] + head[end:]
@@ -127,10 +140,12 @@ class KnownLogins:
     def _put(self, mark: tuple[ScopeKey, bytes], login: KnownLogin) -> None:
         """Keep a login as the latest one, and drop the oldest ones beyond the limit."""
         before = self.known.pop(mark, None)
+        if before is not None and not before.covers(login):
+            self.on_change()
         self._size += login.size - (0 if before is None else before.size)
         self.known[mark] = login
         while self._size > self._limit and self.known:
-            self._size -= self.known.pop(next(iter(self.known))).size
+            self._size -= self.known.popitem(last=False)[1].size
 
     def _group(self, scope: ScopeKey, rights: Hashable) -> Peers:
         peers = self._peers.get((scope, rights))

@@ -47,7 +47,7 @@ NOT_IN_MEMORY = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL})
 Key = tuple[ScopeKey, bytes]
 
 
-class KnownBlob(KnownResponse, frozen=True, eq=False, kw_only=True):
+class KnownBlob(KnownResponse, eq=False, kw_only=True):
     """A blob whose file is open. `head`: of a response, with the names of what differs; `size` in bytes."""
 
     file: KeptFile
