@@ -4,10 +4,11 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 
 import pytest
 import structlog
-from blockbuster import BlockBuster, blockbuster_ctx
+from blockbuster import BlockBuster
 
 from mirror.transfer import download
 from mirror.util.log import set_debug
@@ -38,15 +39,24 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+@cache
+def _detector() -> BlockBuster:
+    """Return the detector of blocking calls, made once: that takes as long as many a test."""
+    detector = BlockBuster()
+    # The socket does not block, and the pages were found in the page cache first.
+    detector.functions["os.sendfile"].can_block_in("mirror/web/sendfile.py", {"_step"})
+    for function in detector.functions.values():
+        function.can_block_in("tests/fakes/programs.py", {"write_file", "__init__", "calls"})
+    return detector
+
+
 @pytest.fixture(autouse=True)
 def blockbuster() -> Iterator[BlockBuster]:
     """Raise BlockingError for a blocking call in a running event loop, which would stall every client."""
-    with blockbuster_ctx() as active:
-        # The socket does not block, and the pages were found in the page cache first.
-        active.functions["os.sendfile"].can_block_in("mirror/web/sendfile.py", {"_step"})
-        for function in active.functions.values():
-            function.can_block_in("tests/fakes/programs.py", {"write_file", "__init__", "calls"})
-        yield active
+    detector = _detector()
+    detector.activate()
+    yield detector
+    detector.deactivate()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -63,13 +64,15 @@ DOORS = {
     "zstandard": ("bundle/archives/stream.py",),
 }
 
+# The longest function and the longest module, in lines.
+LONGEST_FUNCTION, LONGEST_MODULE = 50, 400
+
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES}
 
 
-@cache
 def parsed(path: Path) -> ast.Module:
-    """Parse once, without the collector, which Python 3.11 may not survive meanwhile (CPython gh-106905)."""
+    """Parse without the collector, which Python 3.11 may not survive meanwhile (CPython gh-106905)."""
     gc.disable()
     try:
         return ast.parse(path.read_text())
@@ -101,9 +104,29 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The modules of the package that this file imports, at its head and in its functions."""
-    for node in ast.walk(parsed(path)):
+class Module(NamedTuple):
+    """Names that the rules look at; the tree that they come from is a hundred times larger."""
+
+    documented: bool
+    imports: list[str]
+    uses: set[str]
+    classes: list[str]
+    long_functions: list[str]
+
+
+@cache
+def module_of(path: Path) -> Module:
+    """Parse a file once, for all rules."""
+    tree = parsed(path)
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    return Module(
+        bool(ast.get_docstring(tree)), list(imported(tree)), set(used(tree)), classes, long_functions(tree)
+    )
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The modules of the package that a file imports, at its head and in its functions."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and within(node.module, "mirror"):
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
@@ -121,6 +144,16 @@ def used(tree: ast.AST) -> Iterator[str]:
             yield f"{node.value.id}.{node.attr}"
 
 
+def long_functions(tree: ast.AST) -> list[str]:
+    """Names of functions that are too long."""
+    return [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION
+    ]
+
+
 def within(name: str, door: str) -> bool:
     return name == door or name.startswith(f"{door}.")
 
@@ -129,7 +162,7 @@ def within(name: str, door: str) -> bool:
 def test_imports_go_down_only(path: Path) -> None:
     """A module imports from its own package or from lower layers, never from a package beside its own."""
     here = package_of(name_of(path))
-    for name in imported(path):
+    for name in module_of(path).imports:
         there = package_of(name)
         if there != here:
             assert layer_of(there) < layer_of(here), f"{here} imports {name}, which is not below it"
@@ -141,7 +174,7 @@ def test_imports_make_no_cycle(node_of: Callable[[str], str]) -> None:
     graph: dict[str, set[str]] = {}
     for path in MODULES:
         here = node_of(name_of(path))
-        graph.setdefault(here, set()).update({node_of(name) for name in imported(path)} - {here})
+        graph.setdefault(here, set()).update({node_of(name) for name in module_of(path).imports} - {here})
     TopologicalSorter(graph).prepare()
 
 
@@ -159,7 +192,7 @@ def test_each_library_has_one_door(door: str) -> None:
         where = str(path.relative_to(PACKAGE))
         if where.startswith(DOORS[door]) if DOORS[door] else False:
             continue
-        names = [name for name in used(parsed(path)) if within(name, door)]
+        names = [name for name in module_of(path).uses if within(name, door)]
         assert not names, f"{where} uses {names[0]}; only {', '.join(DOORS[door]) or 'nobody'} may"
 
 
@@ -167,40 +200,25 @@ def test_every_module_has_a_docstring_and_a_test_file() -> None:
     """Each module says what it is for, and has a test file in the same place under tests/unit."""
     tests = PACKAGE.parent / "tests" / "unit"
     for path in MODULES:
-        assert ast.get_docstring(parsed(path)), f"{path} has no docstring"
+        assert module_of(path).documented, f"{path} has no docstring"
         where = path.relative_to(PACKAGE)
         if path.name in ("__init__.py", "__main__.py"):
             continue
         assert (tests / where.parent / f"test_{where.name}").exists(), f"no test file for {where}"
 
 
-# The longest function and the longest module, in lines.
-LONGEST_FUNCTION, LONGEST_MODULE = 50, 400
-
-
 def test_functions_and_modules_are_short() -> None:
     """A reader takes in a function at a glance, and a module in one sitting."""
     long = [
-        f"{path.relative_to(PACKAGE)}: {node.name}"
-        for path in sorted(PACKAGE.rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION
+        f"{path.relative_to(PACKAGE)}: {name}" for path in MODULES for name in module_of(path).long_functions
     ]
     long += [
-        str(path.relative_to(PACKAGE))
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if path.read_text().count("\n") > LONGEST_MODULE
+        str(path.relative_to(PACKAGE)) for path in MODULES if path.read_text().count("\n") > LONGEST_MODULE
     ]
     assert long == []
 
 
 def test_class_names_are_unique() -> None:
     """A name means one thing; private classes of a module are its own business."""
-    found = Counter(
-        node.name
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-    )
+    found = Counter(name for path in MODULES for name in module_of(path).classes if not name.startswith("_"))
     assert [name for name, count in sorted(found.items()) if count > 1] == []
