@@ -23,6 +23,7 @@ CHUNK = 64 * 1024
 
 # A blob of which a part may be sent before the whole is verified: larger than the holdback.
 LARGE = 4 * 1024 * 1024 + 3 * CHUNK
+LARGE_DATA = bytes(range(256)) * (LARGE // 256)  # one copy for all tests
 
 
 # Longer than any test may take, in seconds: an upstream's answer is waited for, however busy the machine is.

@@ -17,12 +17,12 @@ from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.web.responses import BLOB_TYPE
 from tests.fakes.content import FakeImage
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, Running, mirror_of
+from tests.running import LARGE_DATA, Running, mirror_of
 from tests.wire import Reply, get
 
 X = "library/x"
 SMALL = b"a small layer"
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 KINDS = ("tag", "manifest", "small", "large")
 BY_DIGEST = KINDS[1:]
 BLOBS = KINDS[2:]

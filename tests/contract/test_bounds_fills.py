@@ -14,12 +14,12 @@ from mirror.util.slots import WAITING_PER_SLOT
 from tests.fakes.content import some_layers
 from tests.fakes.faults import Fault, Gate
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, Running, configured, mirror_of, serving
+from tests.running import CHUNK, LARGE, LARGE_DATA, Running, configured, mirror_of, serving
 from tests.wire import Wire, get
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
-BLOB = bytes(range(256)) * (LARGE // 256)
+BLOB = LARGE_DATA
 # Addresses of a client that floods, and of another one.
 FLOOD, OTHER = "127.0.0.2", "127.0.0.3"
 # Requests for unknown digests at a time: what one client may ask for over many connections.

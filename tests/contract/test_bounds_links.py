@@ -20,11 +20,11 @@ from tests.fakes.content import FakeImage, image_index
 from tests.fakes.faults import Fault
 from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, NEVER, Running, configured, serving
+from tests.running import LARGE, LARGE_DATA, NEVER, Running, configured, serving
 from tests.wire import Reply, Wire, get, head
 
 SMALL = b"a private layer"
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 INTERVAL = 1000.0
 SECRET, OPEN = "org/secret", "library/open"
 START = 1_700_000_000.0

@@ -11,11 +11,11 @@ from mirror.oci.image_pattern import Pin
 from mirror.store.blobs import prover
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, Running, configured, mirror_of, serving
+from tests.running import LARGE, LARGE_DATA, Running, configured, mirror_of, serving
 from tests.unit.store.blobs.test_blobs import file_of
 from tests.wire import Reply, Wire, get
 
-DATA = bytes(range(256)) * (LARGE // 256)
+DATA = LARGE_DATA
 
 START, MIDDLE, END = 0, LARGE // 2, LARGE - 1
 

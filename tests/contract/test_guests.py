@@ -19,11 +19,11 @@ from tests.fakes.access import BasicAuth, TokenAuth, basic_login
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, NEVER, Running, configured, serving
+from tests.running import LARGE, LARGE_DATA, NEVER, Running, configured, serving
 from tests.wire import Reply, Wire
 
 SECRET, OPEN, OTHER = "org/secret", "org/open", "org/other"
-SMALL, BIG = b"a private layer", bytes(range(256)) * (LARGE // 256)
+SMALL, BIG = b"a private layer", LARGE_DATA
 START, DAY = 1_700_000_000.0, 24 * 3600.0
 PASSWORDS = {"alice": "alice-canary", "bob": "bob-canary"}
 

@@ -19,13 +19,13 @@ from tests.fakes.faults import Fault, oci_error
 from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.upstream import registry_at
-from tests.running import CHUNK, LARGE, NEVER, Running, configured, serving
+from tests.running import CHUNK, LARGE, LARGE_DATA, NEVER, Running, configured, serving
 from tests.wire import get, head
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
 X, Y = "library/x", "library/y"
-LAYER = bytes(range(256)) * (LARGE // 256)
+LAYER = LARGE_DATA
 SMALL = bytes(range(256)) * 100
 TERMS = {"fresh": 0, "fallback_after": NEVER, "missing": 0}
 PAGE = b"<html><body>Sign in</body></html>"

@@ -18,7 +18,7 @@ from mirror.oci.manifest import OCI_MANIFEST
 from tests.fakes.content import CONFIG_TYPE, LAYER_TYPE, descriptor
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, configured, mirror_of, serving
+from tests.running import CHUNK, LARGE, LARGE_DATA, configured, mirror_of, serving
 from tests.wire import Wire, get, head
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 X = "library/x"
 TINY = b"ten bytes."
 MIDDLE = bytes(range(256)) * 2000
-BLOB = bytes(range(256)) * (LARGE // 256)
+BLOB = LARGE_DATA
 BLOBS = {"tiny": TINY, "middle": MIDDLE, "large": BLOB}
 CLAIMS: dict[str, Callable[[int], object]] = {
     "one more": lambda size: size + 1,

@@ -18,14 +18,14 @@ from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage, image_index
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, NEVER, Running, configured, serving
+from tests.running import LARGE, LARGE_DATA, NEVER, Running, configured, serving
 from tests.wire import Reply, Wire
 
 # A client that a rule names, and one that none names.
 NAMED, STRANGER = "127.0.0.1", "127.0.0.2"
 SECRET, OPEN = "org/secret", "org/open"
 RULES = [{"name": "team", "effect": "allow", "networks": [NAMED], "repositories": ["quay.io/org/*"]}]
-SMALL, BIG = b"a private layer", bytes(range(256)) * (LARGE // 256)
+SMALL, BIG = b"a private layer", LARGE_DATA
 START, HOUR = 1_700_000_000.0, 3600.0
 
 

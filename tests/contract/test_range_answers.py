@@ -18,13 +18,13 @@ from mirror.upstream.http import range_support
 from tests.fakes.faults import Fault
 from tests.fakes.ranges import LYING_WAYS, RANGE_WAYS
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, Running, configured, mirror_of, serving
+from tests.running import CHUNK, LARGE, LARGE_DATA, Running, configured, mirror_of, serving
 from tests.wire import Reply, get
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
 X = "library/x"
-BLOB = bytes(range(256)) * (LARGE // 256)
+BLOB = LARGE_DATA
 HALF = LARGE // 2 + 1000
 WAYS = sorted(RANGE_WAYS)
 PARALLEL = {"parallel": 4, "parallel_above": 1024 * 1024}

@@ -8,12 +8,12 @@ import pytest
 
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, NEVER, Running, mirror_of
+from tests.running import LARGE, LARGE_DATA, NEVER, Running, mirror_of
 from tests.wire import Reply, get, head
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 ROOT = "/v2/library/x"
 NS = "?ns=docker.io"
 PREFIX = "/v2/docker.io/library/x"

@@ -13,7 +13,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.fakes.content import FakeImage, image_index, image_manifest, some_layers
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, Running, mirror_of
+from tests.running import CHUNK, LARGE, LARGE_DATA, Running, mirror_of
 from tests.wire import Reply, Wire, get, head
 
 TYPES = (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX)
@@ -23,7 +23,7 @@ SCHEMA_1 = (
 )
 ONE_LINE = f"Accept: {', '.join(TYPES)}, */*"
 CONTAINERD_ENCODING = "Accept-Encoding: zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 
 
 @pytest.fixture

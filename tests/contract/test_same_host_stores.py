@@ -10,13 +10,13 @@ from tests.fakes.access import BasicAuth, TokenAuth
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.site import Seen, Site
-from tests.running import CHUNK, LARGE, configured, serving
+from tests.running import CHUNK, LARGE_DATA, configured, serving
 from tests.wire import get, head
 
 X = "/v2/docker.io/library/x"
 ACCOUNT = {"username": "me", "password": "geheim", "private": "everybody"}
 BLOB = b"a blob" * 1000
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 
 TARGETS = [
     "/_storage_proxy/ZXlK/https/s3/key",

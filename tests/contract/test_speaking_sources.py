@@ -14,11 +14,11 @@ from mirror.config.schema import Config
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault, oci_error
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, NEVER, Running, configured, serving
+from tests.running import CHUNK, LARGE_DATA, NEVER, Running, configured, serving
 from tests.wire import get, head
 
 X = "/v2/docker.io/library/x"
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 NOBODY = "http://127.0.0.1:9"
 FOREVER = 10_000
 

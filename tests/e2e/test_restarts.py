@@ -25,12 +25,12 @@ from tests.e2e.processes import PATIENCE, attempt
 from tests.fakes.content import FakeImage
 from tests.fakes.registry import FakeRegistry
 from tests.pinned import pinned
-from tests.running import LARGE
+from tests.running import LARGE, LARGE_DATA
 from tests.wire import get
 
 pytestmark = pytest.mark.slow
 
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 HALF = LARGE // 2
 OTHERS = 6
 

@@ -18,12 +18,12 @@ from tests.e2e.fleet import Fleet, fleet
 from tests.e2e.processes import await_end
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.tls import Authority
-from tests.running import CHUNK, LARGE
+from tests.running import CHUNK, LARGE, LARGE_DATA
 from tests.wire import Wire, get
 
 pytestmark = pytest.mark.slow
 
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 HALF = LARGE // 2
 MANIFEST = len(FakeRegistry().add_image("library/x", "t", [BIG]).manifest_data)
 

@@ -36,7 +36,7 @@ from tests.fakes.content import image_index, image_manifest
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.site import Seen
-from tests.running import CHUNK, LARGE, NEVER, Running, configured, serving
+from tests.running import CHUNK, LARGE, LARGE_DATA, NEVER, Running, configured, serving
 from tests.wire import Reply, Wire
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ SECRET, FREE, OPEN, BASE = (
     "docker.io/library/base",
 )
 REPOSITORIES = (SECRET, FREE, OPEN, BASE)
-SMALL, BIG, CONFIG = b"a small layer", bytes(range(256)) * (LARGE // 256), b'{"os":"linux"}'
+SMALL, BIG, CONFIG = b"a small layer", LARGE_DATA, b'{"os":"linux"}'
 IMAGE = image_manifest(CONFIG, [SMALL, BIG])
 NAMING = image_manifest(CONFIG, [SMALL, BIG, b"another layer"])
 INDEX = image_index([IMAGE])

@@ -30,7 +30,7 @@ from mirror.oci.digest import Digest
 from mirror.transfer.plan import PlanLimits
 from tests.fakes.faults import Fault, Gate, flipped
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, Running, configured, serving
+from tests.running import CHUNK, LARGE, LARGE_DATA, Running, configured, serving
 from tests.wire import Wire
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "0"))
 
 SMALL = b"a small layer"
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 HOLDBACK = CHUNK  # holdback of BIG; smaller blobs are held back entirely
 FRESH = 60.0
 # Seconds after which a step counts as stuck; anything else ends earlier on the slowest machine.

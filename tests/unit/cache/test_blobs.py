@@ -5,11 +5,11 @@ import asyncio
 from mirror.oci.digest import Digest
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, Running
+from tests.running import LARGE, LARGE_DATA, Running
 from tests.wire import get, head
 
 DATA = b"some layer"
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 
 
 def path(repository: str, digest: Digest) -> str:

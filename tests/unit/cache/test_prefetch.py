@@ -24,11 +24,11 @@ from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage, descriptor, image_index, image_manifest, some_layers
 from tests.fakes.faults import Fault, Gate
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, Running, configured, mirror_of, serving
+from tests.running import CHUNK, LARGE, LARGE_DATA, Running, configured, mirror_of, serving
 from tests.wire import get, head
 
 X = Repository("docker.io", "library/x")
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 
 
 @pytest.fixture

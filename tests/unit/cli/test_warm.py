@@ -19,10 +19,10 @@ from tests.fakes.faults import Fault
 from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
 from tests.programs import without_coverage
-from tests.running import CHUNK, LARGE
+from tests.running import CHUNK, LARGE_DATA
 from tests.wire import get
 
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 
 
 class Done(NamedTuple):

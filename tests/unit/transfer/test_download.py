@@ -18,12 +18,12 @@ from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.health import SourceHealth
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, Running, mirror_of
+from tests.running import CHUNK, LARGE, LARGE_DATA, Running, mirror_of
 from tests.wire import Reply, Wire, get
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 CHUNKS = LARGE // CHUNK
 # All of a blob is fetched, whatever is asked for. Parts alone: tests/contract/test_rest_of_blobs.py
 PARALLEL = {

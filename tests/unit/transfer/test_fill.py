@@ -15,12 +15,12 @@ from mirror.store.store import Store
 from mirror.transfer import follow
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, Running, mirror_of
+from tests.running import CHUNK, LARGE, LARGE_DATA, Running, mirror_of
 from tests.wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 SMALL = b"a small layer"
 HELD = LARGE - CHUNK  # the last chunk of BIG is the holdback
 

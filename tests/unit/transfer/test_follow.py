@@ -18,12 +18,12 @@ from mirror.store.lock import lock_path, try_lock
 from mirror.transfer import follow
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, Running, mirror_of
+from tests.running import CHUNK, LARGE, LARGE_DATA, Running, mirror_of
 from tests.wire import Wire, get
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 HALF = LARGE // 2
 
 

@@ -20,13 +20,13 @@ from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage, image_index, some_layers
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, LARGE, Running, configured, mirror_of, serving
+from tests.running import CHUNK, LARGE_DATA, Running, configured, mirror_of, serving
 from tests.wire import get
 
 X = Repository("docker.io", "library/x")
 T = Tag("t")
 EVERYTHING = Wanted()
-BIG = bytes(range(256)) * (LARGE // 256)
+BIG = LARGE_DATA
 
 
 @asynccontextmanager

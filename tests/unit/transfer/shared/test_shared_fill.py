@@ -14,11 +14,11 @@ from mirror.shared.errors import TierError, TierFault
 from mirror.shared.interfaces import TierRange, VerifiedContent
 from mirror.shared.memory import MemoryLeases, MemoryTier
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, Running, configured, serving
+from tests.running import LARGE_DATA, Running, configured, serving
 from tests.unit.shared.test_tier import fit
 from tests.wire import get
 
-DATA = bytes(range(256)) * (LARGE // 256)
+DATA = LARGE_DATA
 X = "/v2/docker.io/library/x"
 
 

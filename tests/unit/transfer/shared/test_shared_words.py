@@ -18,14 +18,14 @@ from mirror.shared.memory import MemoryLeases, MemoryObjects, MemoryRecords, Mem
 from mirror.shared.upstream_word import Seal, UpstreamWord
 from tests.fakes.access import TokenAuth
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, Running, configured, serving
+from tests.running import LARGE_DATA, Running, configured, serving
 from tests.unit.shared.test_tier import fit
 from tests.wire import Reply, get, head
 
 X = "/v2/docker.io/library/x"
 SECRET = "a-secret-of-all-mirrors"
 NOWHERE = "http://127.0.0.1:9"
-LAYER = bytes(range(256)) * (LARGE // 256)
+LAYER = LARGE_DATA
 
 
 class Site:

@@ -8,11 +8,11 @@ import pytest
 from mirror.oci.digest import Digest
 from tests.fakes.access import TokenAuth
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, Running
+from tests.running import LARGE_DATA, Running
 from tests.unit.transfer.shared.test_shared_words import NOWHERE, Site, X, pull_blobs
 from tests.wire import get, head
 
-LAYER = bytes(range(256)) * (LARGE // 256)
+LAYER = LARGE_DATA
 ALL = ("127.0.0.0/8",)
 
 
