@@ -15,6 +15,7 @@ from tests.bench.content import Site
 from tests.bench.contestants import (
     ALONE,
     BASE,
+    DISTRIBUTION_3,
     FAST,
     MIRROR,
     ONE_WORKER,
@@ -27,6 +28,7 @@ from tests.bench.machine import settle
 from tests.bench.origin import Origin, fast_origin, slow_origin
 from tests.bench.report import Results, shown
 from tests.bench.throttle import Line
+from tests.pinned import pinned
 
 # The mirror in another configuration. Scenarios that compare with it take no other build.
 VARIANTS = {ALONE, ONE_WORKER, FAST, WITHOUT_RULES}
@@ -81,6 +83,9 @@ class Bench:
         """Yield the contestants, another one first in every round, each with an idle disk."""
         if self.options.base is not None and MIRROR in names and not VARIANTS.intersection(names):
             names = (*names, BASE)
+        if DISTRIBUTION_3 in names and not pinned()["distribution"].installed:
+            self.note("distribution 3 took no part: .ci/clients makes it")
+            names = tuple(name for name in names if name != DISTRIBUTION_3)
         first = (self.number - 1) % len(names)
         for name in (*names[first:], *names[:first]):
             settle()

@@ -5,7 +5,7 @@ from statistics import median
 
 from tests.bench.bench import Bench, check
 from tests.bench.client import fetch, fetch_all
-from tests.bench.contestants import DIRECT, DISTRIBUTION, MIRROR, PROXY, Running
+from tests.bench.contestants import DIRECT, DISTRIBUTION, DISTRIBUTION_3, MIRROR, PROXY, Running
 from tests.bench.machine import backed_memory, cpu_seconds, until_idle
 from tests.bench.origin import Origin
 from tests.bench.throttle import Line
@@ -26,7 +26,7 @@ def cold_gib(bench: Bench, *, secure: bool = False) -> None:
     """
     blob, work = bench.site.giant.layers[0], "cold-gib-tls" if secure else "cold-gib"
     with bench.origin(secure=secure) as origin:
-        for name in bench.turns(*ALL):
+        for name in bench.turns(*ALL, DISTRIBUTION_3):
             with bench.attempt(work, name), bench.cold(name, origin) as server:
                 fetch(server, f"/v2/{blob.repository}/manifests/token")
                 _one_cold(bench, server, origin, work)

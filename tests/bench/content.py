@@ -103,6 +103,13 @@ class Site:
         sizes = [max(1, each // 8) for each in WAN_LAYERS] if self._quick else WAN_LAYERS
         return self._image("library/wan", sizes)
 
+    @cached_property
+    def many(self) -> list[Image]:
+        """Images of eight layers of 1 to 8 MiB, all different."""
+        return [
+            self._image(f"library/many{number}", range(1, 9)) for number in range(8 if self._quick else 100)
+        ]
+
     def small(self, count: int) -> list[Blob]:
         """Return `count` blobs of 2 KiB in one repository, always the same."""
         for number in range(len(self._small), count):

@@ -14,9 +14,13 @@ from tests.e2e.mirror import PROGRAM as MIRROR_PROGRAM
 from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Authority
 from tests.e2e.processes import Process, free_port, listens
+from tests.pinned import pinned
 from tests.programs import program
 
 MIRROR, DISTRIBUTION, PROXY = "mirror", "distribution", "nginx proxy"
+
+# distribution as its project releases it, which .ci/clients makes. DISTRIBUTION is Debian's docker-registry.
+DISTRIBUTION_3 = "distribution 3"
 STATIC, DIRECT = "nginx static", "direct"
 
 # The mirror itself, with only the good source, with one worker, with `durability = "fast"`.
@@ -192,6 +196,14 @@ def _distribution(setup: Setup) -> tuple[Process, str]:
     return _docker_registry(setup, port, config)
 
 
+def _distribution_3(setup: Setup) -> tuple[Process, str]:
+    """Return distribution 3 as a pull-through cache, otherwise as Debian configures docker-registry."""
+    port = free_port()
+    config = _registry_config(setup, port) | {"proxy": {"remoteurl": setup.origin.url}}
+    registry = pinned()["distribution"].folder / "registry"
+    return _docker_registry(setup, port, config, registry)
+
+
 def _registry(setup: Setup) -> tuple[Process, str]:
     """Return docker-registry as Debian configures it."""
     port = free_port()
@@ -210,11 +222,14 @@ def _registry_config(setup: Setup, port: int) -> dict[str, object]:
     }
 
 
-def _docker_registry(setup: Setup, port: int, config: dict[str, object]) -> tuple[Process, str]:
+def _docker_registry(
+    setup: Setup, port: int, config: dict[str, object], registry: str | Path = ""
+) -> tuple[Process, str]:
     path = setup.folder / "config.yml"
     path.write_text(json.dumps(config))
-    command: list[str | Path] = [program("docker-registry"), "serve", path]
-    log, env = setup.folder / "registry.out", setup.origin.environment
+    command: list[str | Path] = [registry or program("docker-registry"), "serve", path]
+    # Version 3 exports traces unless told otherwise.
+    log, env = setup.folder / "registry.out", {**setup.origin.environment, "OTEL_TRACES_EXPORTER": "none"}
     return Process(command, log, lambda: listens(port), env), f"127.0.0.1:{port}"
 
 
@@ -239,6 +254,7 @@ STARTS: dict[str, Callable[[Setup], tuple[Process, str]]] = {
     WITHOUT_RULES: _mirror,
     BASE: _base,
     DISTRIBUTION: _distribution,
+    DISTRIBUTION_3: _distribution_3,
     REGISTRY: _registry,
     PROXY: _proxy,
     STATIC: _static,

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.bench.bench import Bench, check
 from tests.bench.client import Connection, Trouble, fetch
 from tests.bench.content import MIB, Blob
-from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC, Running
+from tests.bench.contestants import DISTRIBUTION, DISTRIBUTION_3, MIRROR, PROXY, STATIC, Running
 from tests.bench.machine import backed_memory, cpu_seconds, until_idle
 
 # Bottlerocket's client, and those of containerd 2.3: parts of a layer at a time.
@@ -24,7 +24,7 @@ def parallel_ranges(bench: Bench) -> None:
     """
     blob = bench.site.giant.layers[0]
     with bench.origin(secure=True) as origin:
-        for name in bench.turns(MIRROR, DISTRIBUTION, PROXY):
+        for name in bench.turns(MIRROR, DISTRIBUTION, DISTRIBUTION_3, PROXY):
             with bench.attempt("parallel-ranges", name), bench.cold(name, origin) as server:
                 fetch(server, f"/v2/{blob.repository}/manifests/token")
                 origin.forget()

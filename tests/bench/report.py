@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from tests.bench.contestants import BASE, DISTRIBUTION, MIRROR, PROXY
+from tests.bench.contestants import BASE, DISTRIBUTION, DISTRIBUTION_3, MIRROR, PROXY
 from tests.bench.rows import NOTES, ROWS, Row, Target
 
 HEADER = (
@@ -20,6 +20,9 @@ HEADER = (
     "reached?",
 )
 
+
+# One more column when it took part, behind that of distribution 2.8.
+NEWER = "distribution 3.1"
 
 # Two more columns when another checkout took part.
 BASE_HEADER = ("base", "ratio to base")
@@ -87,10 +90,14 @@ class Results:
 def markdown(results: Results, about: dict[str, str]) -> str:
     """Return the table of the rows that have figures, the machine, and the notes."""
     rows = [row for row in ROWS if results.rounds.get(row.key)]
-    based = any(results.of(row.key, BASE) for row in rows)
+    based, newer = (any(results.of(row.key, name) for row in rows) for name in (BASE, DISTRIBUTION_3))
     header = [*HEADER, *(BASE_HEADER if based else ())]
-    lines = [_line(header), _line(["---"] * len(header))]
-    lines += [_line([*_cells(row, results), *(_base_cells(row, results) if based else ())]) for row in rows]
+    table = [[*_cells(row, results), *(_base_cells(row, results) if based else ())] for row in rows]
+    if newer:
+        header.insert(3, NEWER)
+        for row, cells in zip(rows, table, strict=True):
+            cells.insert(3, _shown(results.of(row.key, DISTRIBUTION_3)))
+    lines = [_line(header), _line(["---"] * len(header)), *map(_line, table)]
     lines += ["", "; ".join(f"{name} {value}" for name, value in about.items()) + "."]
     lines += ["", *(f"- {note}" for note in results.notes)]
     return "\n".join(lines) + "\n"
@@ -108,7 +115,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cells(row: Row, results: Results) -> list[str]:
     figures = [results.of(row.key, name) for name in (MIRROR, DISTRIBUTION, PROXY, row.last)]
-    cells = ["-" if figure is None else str(figure) for figure in figures]
+    cells = [_shown(figure) for figure in figures]
     if figures[-1] is not None:
         cells[-1] += f" {row.last.removeprefix('nginx ')}"
     judged = [(target, results.against(row.key, target)) for target in row.targets]
@@ -120,7 +127,11 @@ def _cells(row: Row, results: Results) -> list[str]:
 def _base_cells(row: Row, results: Results) -> list[str]:
     """Return the figure of the other checkout, and the mirror's by it."""
     found = results.of(row.key, BASE), results.ratio(row.key, BASE)
-    return ["-" if each is None else str(each) for each in found]
+    return [_shown(each) for each in found]
+
+
+def _shown(figure: Spread | None) -> str:
+    return "-" if figure is None else str(figure)
 
 
 def _verdict(target: Target, found: Spread | None) -> str:

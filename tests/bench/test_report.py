@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.content import Site
-from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC
+from tests.bench.contestants import DISTRIBUTION, DISTRIBUTION_3, MIRROR, PROXY, STATIC
 from tests.bench.origin import slow_origin
 from tests.bench.report import Results, document, markdown, shown, spread
 from tests.bench.rows import ROWS, least, most
@@ -197,3 +197,15 @@ def test_report_has_columns_for_another_checkout() -> None:
     assert cells(table, "warm 100 MiB")[-2:] == ["2.00", "1.00 (0.5..1.50)"]
     assert cells(table, "cold 1 GiB")[-2:] == ["-", "-"]
     assert "base" not in markdown(results("warm-blob-1", mirror=[3.0]), {})
+
+
+def test_report_has_a_column_for_distribution_3() -> None:
+    """The column stands behind that of distribution 2.8, if distribution 3 took part."""
+    made = results("cold-gib-wall", mirror=[2.0], distribution=[4.0])
+    made.add("cold-gib-wall", DISTRIBUTION_3, 1, 3.0)
+    made.add("herd-last", MIRROR, 1, 5.0)
+    table = markdown(made, {})
+    assert cells(table, "work")[2:4] == ["distribution 2.8", "distribution 3.1"]
+    assert cells(table, "cold 1 GiB")[1:4] == ["2.00", "4.00", "3.00"]
+    assert cells(table, "same, last client")[3] == "-"
+    assert "distribution 3.1" not in markdown(results("cold-gib-wall", mirror=[2.0]), {})
