@@ -30,9 +30,9 @@ class CpuLoad:
 
     def saturated(self) -> bool:
         """Return whether this process could hardly have done more lately: late bytes may have waited here."""
-        now, worked = time.monotonic(), self.seconds()
-        since, before = self._measured
-        if now - since >= MEASURE_SECONDS:
+        now, (since, before) = time.monotonic(), self._measured
+        if now - since >= MEASURE_SECONDS:  # the kernel adds up the times of all threads
+            worked = self.seconds()
             self._saturated = worked - before > self._busy_share * (now - since)
             self._measured = now, worked
         return self._saturated

@@ -20,6 +20,9 @@ from mirror.util.tracebacks import without_frames
 BUFFER = 1024 * 1024
 # Most bytes in the first part: little, because a client waits until they are written.
 FIRST = 64 * 1024
+# A later part waits until it has GATHERED bytes, or for GATHER_SECONDS: a write costs the same for few
+# bytes, and a slow network delivers few at a time.
+GATHERED, GATHER_SECONDS = 256 * 1024, 0.05
 
 
 class DirectReader(asyncio.BufferedProtocol):
@@ -39,6 +42,8 @@ class DirectReader(asyncio.BufferedProtocol):
         self._filling = self._spare = memoryview(b"")  # allocated at first use
         self._filled = 0
         self._arrived = asyncio.Event()
+        self._begun = False  # a part was returned: a client has the first bytes
+        self._enough = 1  # bytes that `next` waits for
         self._paused = False
         self._transport = handler.transport
         if self._transport is not None and self._left:
@@ -64,6 +69,7 @@ class DirectReader(asyncio.BufferedProtocol):
 
         Raise TimeoutError, or aiohttp.ClientPayloadError at an early end, after all bytes before it.
         """
+        begun, self._begun = self._begun, True
         if self._early:
             return [self._early.pop(0)]
         self._resume()
@@ -71,6 +77,8 @@ class DirectReader(asyncio.BufferedProtocol):
             await self._wait()
         if not self._filled:
             return []
+        if begun and self._filled < GATHERED and self._left:
+            await self._gather()
         arrived, self._filled = self._filling[: self._filled], 0
         self._filling, self._spare = self._spare, self._filling  # the caller uses these bytes meanwhile
         self._resume()
@@ -82,6 +90,20 @@ class DirectReader(asyncio.BufferedProtocol):
         self._arrived.clear()
         async with asyncio.timeout(self._timeout):
             await self._arrived.wait()
+
+    async def _gather(self) -> None:
+        """Wait for more bytes, which are worth one write together."""
+        if self._transport is None:
+            return
+        self._arrived.clear()
+        self._enough = GATHERED
+        try:
+            async with asyncio.timeout(GATHER_SECONDS):
+                await self._arrived.wait()
+        except TimeoutError:
+            pass  # the network is slow: what is here is written
+        finally:
+            self._enough = 1
 
     # Methods that the transport calls.
 
@@ -97,7 +119,8 @@ class DirectReader(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
         self._left -= nbytes
-        self._arrived.set()
+        if self._filled >= self._enough or not self._left:
+            self._arrived.set()
         if not self._left:
             self._hand_back()
         elif self._filled == len(self._filling):

@@ -52,5 +52,11 @@ def test_serving_processes_are_closed_to_others(tmp_path: Path) -> None:
             assert [readable(pid) for pid in (str(process.pid), *workers)] == [False] * (1 + len(workers))
         finally:
             process.kill()
-    with subprocess.Popen([*PLAIN, "cat"], stdin=subprocess.PIPE) as open_to_others:
+    with subprocess.Popen(
+        [*PLAIN, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as open_to_others:
+        assert open_to_others.stdin is not None
+        assert open_to_others.stdout is not None
+        print("here", file=open_to_others.stdin, flush=True)
+        assert open_to_others.stdout.readline() == "here\n"  # it is cat by now, and no longer setpriv
         assert readable(str(open_to_others.pid))

@@ -12,13 +12,16 @@ import pytest
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.direct_read import BUFFER, DirectReader
+from mirror.upstream.http.direct_read import BUFFER, FIRST, DirectReader
 from mirror.upstream.http.transport import PartReader
 from mirror.upstream.registry_client import RegistryClient
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.tls import Authority
 from tests.fakes.upstream import registry_at
+
+# Length of what a slow network delivers at a time, in bytes.
+PIECE = 16 * 1024
 
 DATA = random.Random(1).randbytes(3 * BUFFER + 17)
 
@@ -65,6 +68,21 @@ async def test_direct_read_returns_the_bytes_of_the_body(piece: int | None, star
             assert await rest(next_parts) == DATA[start:]
     counted = next(iter(metrics.upstream_bytes.labels("docker.io").collect())).samples[0].value
     assert counted == len(DATA) - start
+
+
+async def test_direct_read_gathers_small_pieces() -> None:
+    """The pieces of a slow network come in fewer parts, the first one at once."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        digest = fake.add_blob("a", DATA)
+        fake.piece = PIECE
+        fake.fault(Fault(drip=0.001))
+        sizes = []
+        async with direct_parts(registry, digest) as next_parts:
+            while parts := await next_parts():
+                sizes.append(sum(map(len, parts)))
+        assert sum(sizes) == len(DATA)
+        assert sizes[0] <= FIRST
+        assert len(sizes) < len(DATA) / PIECE / 3
 
 
 async def test_direct_read_reuses_the_connection() -> None:
