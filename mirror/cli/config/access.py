@@ -1,13 +1,14 @@
 """The command about access rules: `access test`."""
 
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.common import fail, loaded, pattern
-from mirror.cli.options import AsJson, Command, ConfigFile
+from mirror.cli.common import fail, loaded, opened_folder, pattern
+from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_document, say
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from mirror.access.identity import Identity
     from mirror.access.rules import Action, Decision
+    from mirror.access.tokens import TokenEntry
+    from mirror.config.schema import Config
     from mirror.oci.reference import Repository
 
 TEST_HELP = """Say whether a client may do something, and which rule decides.
@@ -26,8 +29,11 @@ TEST_HELP = """Say whether a client may do something, and which rule decides.
     registry-mirror access test 10.1.2.3 pull quay.io/org/app@sha256:...
     registry-mirror access test fd00::7 list alpine
     registry-mirror access test 10.1.2.3 pull alpine:3.20 --age 2d
+    registry-mirror access test --token ci-runner 10.1.2.3 pull alpine
 
 In front of the address is what the client has proven to be; a name alone is a user. Groups are added.
+--token adds the principal of a token of the cache folder, and what the token itself restricts: its term, its
+repositories, its actions. For token:NAME as an identity the rules alone are judged.
 Rules with min_age decide by --age; without it they are judged as for a blob, which has none.
 The rules are the [[rule]] tables of the configuration, and the default is access.default. No mirror is asked.
 A client that no rule names for the repository gets what is public there, and nothing that an account is
@@ -45,6 +51,10 @@ ActionName = Annotated[str, typer.Argument(metavar="ACTION", help="pull, list, p
 Age = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Age of the image, for rules with min_age.", show_default=False),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", metavar="NAME", help="A token that the client shows.", show_default=False),
 ]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="An image, or a repository.")]
 
@@ -67,16 +77,23 @@ def access_test(
     action: ActionName,
     image: Image,
     age: Age = None,
+    token: Token = None,
     config: ConfigFile = None,
+    cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
-    read = loaded(config, {}).config
+    read = loaded(config, {"cache_dir": cache_dir}).config
     identity = _identity(client)
+    shown = None if token is None else _token(token, read)
+    if shown is not None:
+        identity = identity.also([shown.principal]).within(shown.restrictions)
     identity = identity.also(read.client_groups().of(identity.names))
     wanted, literal = _action(action), pattern(image, read)
     repository, tag = _repository(image, literal.name), None if literal.digest else literal.tag
     policy = read.policy()
-    decision = policy.decide(policy.scope(identity), wanted, repository, tag, _age(age))
+    decision = _limited(identity, shown, wanted, repository) or policy.decide(
+        policy.scope(identity), wanted, repository, tag, _age(age)
+    )
     word = "allowed" if decision.allowed else "denied"
     private = any(each.keeps_private for each in read.upstreams if each.name == repository.upstream)
     only_public = private and not policy.names(identity, wanted, repository, tag)
@@ -89,6 +106,7 @@ def access_test(
                 "rule": None if rule is None else rule.number,
                 "name": None if rule is None else rule.name or None,
                 "line": line,
+                "limited": decision.limited or None,
                 "only_public": decision.allowed and only_public,
             }
         )
@@ -112,6 +130,28 @@ def _identity(words: "Sequence[str]") -> "Identity":
         each if each.partition(":")[0] in KINDS and ":" in each else f"user:{each}" for each in names
     ]
     return Identity(address).also(principals)
+
+
+def _token(name: str, config: "Config") -> "TokenEntry":
+    """Return a token of the cache folder by its name; the command ends with 1 if there is none."""
+    with opened_folder(config) as management:
+        listed = management.tokens().now()
+    found = next((each.entry for each in listed if each.entry.name == name), None)
+    if found is None:
+        fail(f"there is no token {name!r}; the tokens there are: registry-mirror token ls", 1)
+    return found
+
+
+def _limited(
+    identity: "Identity", token: "TokenEntry | None", action: "Action", repository: "Repository"
+) -> "Decision | None":
+    """Return the refusal by what a token itself restricts; None if the rules decide."""
+    from mirror.access.rules import Decision
+
+    if token is not None and token.has_expired(time.time()):
+        return Decision(allowed=False, limited=f"{token.principal}: it has expired")
+    restriction = identity.forbidden_by(action, repository)
+    return None if restriction is None else Decision(allowed=False, limited=restriction.owner)
 
 
 def _age(text: str | None) -> float | None:

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mirror.access.rules import Action
+from mirror.access.tokens import TokenEntry
+from mirror.store.tokens.token_file import write_tokens
+from tests.fakes.cached import open_folder
 from tests.unit.cli.test_app import run
 
 CONFIG = """
@@ -105,8 +109,61 @@ def test_access_test_prints_json(file: Path) -> None:
         "rule": 1,
         "name": "no betas",
         "line": 5,
+        "limited": None,
         "only_public": False,
     }
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache with three tokens: one for a repository, one for an action, one that has expired."""
+    path = tmp_path_factory.mktemp("tokens") / "cache"
+    folder = open_folder(path)
+    entries = [
+        TokenEntry("app", "a" * 64, 0.0, repositories=("quay.io/org/app",)),
+        TokenEntry("puller", "b" * 64, 0.0, actions=(Action.PULL,)),
+        TokenEntry("late", "c" * 64, 0.0, expires=1.0),
+    ]
+    write_tokens(path / "tokens", entries)
+    folder.close()
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("token", "action", "image", "status", "said"),
+    [
+        ("app", "pull", "quay.io/org/app:1", 0, "allowed by rule 2 (office), line 10 of the configuration"),
+        ("app", "pull", "quay.io/org/other:1", 1, "denied by the limits of token:app"),
+        ("puller", "list", "alpine", 1, "denied by the limits of token:puller"),
+        ("puller", "pull", "ghcr.io/x", 1, "denied by the default of [access]"),
+        ("late", "pull", "alpine", 1, "denied by the limits of token:late: it has expired"),
+        (
+            "gone",
+            "pull",
+            "alpine",
+            1,
+            "there is no token 'gone'; the tokens there are: registry-mirror token ls",
+        ),
+    ],
+)
+def test_access_test_knows_what_a_token_restricts(
+    file: Path, cache: str, token: str, action: str, image: str, status: int, said: str
+) -> None:
+    """The rules allow no more than the token itself does, and the token no more than the rules."""
+    flags = ("--token", token, "--config", str(file), "--cache-dir", cache)
+    done = run("access", "test", "10.1.2.3", action, image, *flags)
+    assert (done.returncode, said in done.stdout + done.stderr) == (status, True), done.stdout + done.stderr
+
+
+def test_access_test_gives_a_token_what_rules_give_its_principal(tmp_path: Path, cache: str) -> None:
+    """A group of the configuration has the token, too; JSON says what has decided."""
+    file = tmp_path / "mirror.toml"
+    file.write_text(CONFIG.replace("cert:build*", "token:p*"))
+    flags = ("--token", "puller", "--config", str(file), "--cache-dir", cache, "--json")
+    done = json.loads(run("access", "test", "192.168.0.1", "pull", "ghcr.io/x/y", *flags).stdout)
+    assert (done["decision"], done["rule"], done["limited"]) == ("allowed", 3, None)
+    done = json.loads(run("access", "test", "192.168.0.1", "list", "ghcr.io/x/y", *flags).stdout)
+    assert (done["decision"], done["rule"], done["limited"]) == ("denied", None, "token:puller")
 
 
 ACCOUNT = """
