@@ -120,7 +120,7 @@ class Service:
         """Answer for the hosted registries of the configuration; import what that needs."""
         from mirror.hosted.opening import open_hosted
 
-        opened = open_hosted(self._store, config.hosted, self._tasks, self.cache)
+        opened = open_hosted(self._store, config.hosted, self._tasks, self.cache, self.metrics)
         self.hosted, self.uploads, self._hosted_upkeep = opened
 
     @classmethod

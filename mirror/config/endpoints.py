@@ -81,7 +81,8 @@ def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _check_prefix(value: str) -> str:
+def check_prefix(value: str) -> str:
+    """Refuse what no repository's name begins with."""
     if PREFIX.fullmatch(value) is None:
         raise WrongForm("must be the beginning of repository names, for instance docker.io or team/hub-proxy")
     return value
@@ -218,7 +219,7 @@ class SourceSettings(EndpointSettings, frozen=True, kw_only=True):
     url: Annotated[BaseURL, Doc("Base URL of the source.", examples=["https://mirror.lan"])]
     prefix: Annotated[
         str,
-        After(_check_prefix),
+        After(check_prefix),
         Doc(
             "Prefix of every repository at the source: mirror.lan/v2/docker.io/library/...",
             examples=["docker.io"],
@@ -245,7 +246,7 @@ class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True):
     ]
     prefix: Annotated[
         str,
-        After(_check_prefix),
+        After(check_prefix),
         Doc(
             "Prefix of every repository at `url`, if that is another registry's project or mirror of the "
             "upstream: harbor.example/v2/hub-proxy/library/...",

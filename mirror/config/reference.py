@@ -232,7 +232,7 @@ def _more_options(model: type[Settings]) -> str:
     if not issubclass(model, EndpointSettings):
         return ""
     shared = [key for key in EndpointSettings.options() if key != "url"]
-    return f"A source also has these options of an upstream, with the same defaults: {', '.join(shared)}."
+    return f"Such a table also has these options of an upstream, with the same defaults: {', '.join(shared)}."
 
 
 def _named_fields(row: NamedTable) -> list[tuple[str, Option]]:

@@ -7,16 +7,22 @@ from mirror.config.hosting.hosted import HostedSettings
 from mirror.hosted.origin import HostedOrigin
 from mirror.hosted.registry import HostedRegistry
 from mirror.hosted.uploads import Uploads
+from mirror.metrics.metrics import Metrics
 from mirror.store.hosted.opened import settle_old
 from mirror.store.store import Store
 from mirror.util.tasks import Tasks
 
 
 class HostedUpkeep:
-    """Removal of uploads that no client continues, and of tags that no rule keeps; notifications; journal."""
+    """Removal of what no client or rule keeps; notifications, replication, journal."""
 
     def __init__(
-        self, registry: HostedRegistry, uploads: Uploads, hosted: Sequence[HostedSettings], tasks: Tasks
+        self,
+        registry: HostedRegistry,
+        uploads: Uploads,
+        hosted: Sequence[HostedSettings],
+        tasks: Tasks,
+        metrics: Metrics,
     ) -> None:
         self._uploads = uploads
         self._store = registry.store
@@ -29,12 +35,19 @@ class HostedUpkeep:
         if any(each.webhooks for each in hosted):
             from mirror.hosted.notify.courier import Courier
 
-            self._courier = Courier(registry, hosted, tasks)
+            self._courier = Courier(registry, hosted, tasks, metrics)
+        self._replicator = None
+        if any(each.mirror_to for each in hosted):
+            from mirror.hosted.replication.replicator import Replicator
+
+            self._replicator = Replicator(registry, hosted, tasks, metrics)
 
     async def run(self) -> None:
         """Do what is due. One process of those that serve calls this. Raises StoreError."""
         if self._courier is not None:
             self._courier.start()
+        if self._replicator is not None:
+            self._replicator.start()
         await self._uploads.expire()
         await self._store.read(settle_old, self._store.folder)
         if self._retention is not None:
@@ -42,9 +55,9 @@ class HostedUpkeep:
 
 
 def open_hosted(
-    store: Store, hosted: Sequence[HostedSettings], tasks: Tasks, cache: Cache
+    store: Store, hosted: Sequence[HostedSettings], tasks: Tasks, cache: Cache, metrics: Metrics
 ) -> tuple[HostedRegistry, Uploads, HostedUpkeep]:
     """Open the registries, and let the cache answer for them."""
     registry, uploads = HostedRegistry(store, hosted, tasks), Uploads(store, hosted)
     cache.host([each.name for each in hosted], HostedOrigin(registry))
-    return registry, uploads, HostedUpkeep(registry, uploads, hosted, tasks)
+    return registry, uploads, HostedUpkeep(registry, uploads, hosted, tasks, metrics)

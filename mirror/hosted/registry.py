@@ -7,7 +7,7 @@ has for others becomes a repository's own by `mount`, where the client may read 
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from urllib.parse import parse_qsl, urlencode
@@ -83,6 +83,8 @@ class HostedRegistry:
         self._settings = {each.name: each for each in hosted}
         self.store = HostedStore(store)
         self._listing = asyncio.Semaphore(MOST_LISTINGS)
+        # Called before a change, and awaited; called after it.
+        self.before_change: list[Callable[[Repository, Sequence[Tag | Digest]], Awaitable[None]]] = []
         self.on_change: list[Callable[[Change], object]] = []
         self.on_pull: list[Callable[[Repository, Tag, Digest], object]] = []  # called for each pull by tag
 
@@ -215,6 +217,7 @@ class HostedRegistry:
             _quotas(settings),
             bool(settings.immutable_tags),
         )
+        await self._announce(repository, pointing or (push.digest,))
         with answered():
             before = await self.store.put_manifest(push)
         change = Change("push", repository, push.digest, None, push.media_type, len(data))
@@ -226,6 +229,7 @@ class HostedRegistry:
 
     async def delete_tag(self, repository: Repository, tag: Tag) -> None:
         """Remove a tag; the manifest stays."""
+        await self._announce(repository, (tag,))
         with answered():
             entry = await self.store.tag(repository, tag)
             immutable = self.is_immutable(repository, tag.name)
@@ -237,6 +241,7 @@ class HostedRegistry:
     async def delete_manifest(self, repository: Repository, digest: Digest) -> None:
         """Remove a manifest and its tags; the blobs that it alone names go with the next `gc`."""
         fixed = lambda name: self.is_immutable(repository, name)  # noqa: E731
+        await self._announce(repository, (digest,))
         with answered():
             removed = await self.store.delete_manifest(repository, digest, fixed)
         if removed is None:
@@ -297,6 +302,10 @@ class HostedRegistry:
     def is_immutable(self, repository: Repository, tag: str) -> bool:
         """Return whether a tag of the repository never moves."""
         return any(fnmatchcase(tag, each) for each in self.settings(repository).immutable_tags)
+
+    async def _announce(self, repository: Repository, references: Sequence[Tag | Digest]) -> None:
+        for call in self.before_change:
+            await call(repository, references)
 
     def tell(self, change: Change) -> None:
         """Tell those who listen of a change."""

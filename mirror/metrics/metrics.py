@@ -215,6 +215,26 @@ class Metrics:
         self.hosted_bytes = self._gauge(
             "hosted_bytes", "Bytes of blobs in a hosted registry, each blob once.", "registry"
         )
+        self.replicated = self._counter(
+            "hosted_replicated_total",
+            "Tags and manifests for other registries (hosted.mirror_to), by outcome: sent; present, which "
+            "were there; failed, which are tried again; dropped.",
+            "registry",
+            "target",
+            "outcome",
+        )
+        self.replication_waiting = self._gauge(
+            "hosted_replication_waiting",
+            "Tags and manifests that wait to be sent to another registry.",
+            "registry",
+            "target",
+        )
+        self.webhooks = self._counter(
+            "webhooks_total",
+            "Notifications to webhooks, by outcome (sent, failed, dropped).",
+            "registry",
+            "outcome",
+        )
         self.cache_pinned = self._gauge(
             "cache_pinned_bytes", "Bytes of pinned images as far as known, cached or not."
         )

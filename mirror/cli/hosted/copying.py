@@ -212,6 +212,19 @@ class _Copying:
         finally:
             await ends.close()
 
+    def queue_replicas(self, job: _Job) -> None:
+        """Queue an image that came to a hosted registry for those that it is replicated to."""
+        found = (
+            each for each in self._settings.hosted if each.name == job.target.registry and each.mirror_to
+        )
+        for each in found:
+            from mirror.hosted.replication.target import queue_change
+            from mirror.oci.reference import Repository
+
+            if self._folder is not None and job.digest is not None:
+                repository = Repository(each.name, job.target.path)
+                queue_change(self._folder, each, repository, job.target.reference or job.digest)
+
 
 def _run(copying: _Copying, jobs: list[_Job], *, referrers: bool, as_json: bool) -> None:
     """Copy all images, one after another; the command ends with 1 if one fails."""
@@ -220,7 +233,12 @@ def _run(copying: _Copying, jobs: list[_Job], *, referrers: bool, as_json: bool)
     async def operation() -> int:
         with shown(len(jobs), as_json=as_json) as view:
             async with copying.opened() as ends:
-                failed = [each for each in jobs if not await _copy(ends, each, view, referrers=referrers)]
+                failed = []
+                for each in jobs:
+                    if await _copy(ends, each, view, referrers=referrers):
+                        copying.queue_replicas(each)
+                    else:
+                        failed.append(each)
             view.done(failed_images=len(failed))
             return len(failed)
 
@@ -259,6 +277,7 @@ async def _copy(ends: "CopyEnds", job: _Job, view: "ProgressView", *, referrers:
         view.update(ImageProgress(job.name, state="failed", reason=_reason(error)))
         return False
     view.update(_result(job.name, found))
+    job.digest = digest
     return True
 
 

@@ -1,10 +1,11 @@
-"""The commands about hosted registries: `hosted retention`."""
+"""The commands about hosted registries: `hosted retention`, and `hosted status` of its own module."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mirror.cli.common import fail, opened
+from mirror.cli.hosted.status import STATUS_HELP, hosted_status
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_list, moment, table, tell
 
@@ -37,6 +38,9 @@ def add_to(program: typer.Typer) -> None:
 @app.callback()
 def hosted() -> None:
     """Look after hosted registries."""
+
+
+app.command("status", cls=Command, help=STATUS_HELP)(hosted_status)
 
 
 @app.command("retention", cls=Command, help=RETENTION_HELP)

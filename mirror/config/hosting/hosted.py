@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from mirror.config.hosting.replicas import ReplicaSettings
 from mirror.config.hosting.retention import RetentionSettings
 from mirror.config.hosting.webhooks import WebhookSettings
 from mirror.config.types import Duration, HostName, Hosts, Size, Strings
@@ -96,6 +97,13 @@ class HostedSettings(Settings, frozen=True, kw_only=True):
         Doc(
             "Addresses that get notifications of pushes, deletions and first pulls.",
             examples=[[{"url": "https://ci.lan/hook", "secret_file": "/etc/registry-mirror/hook.secret"}]],
+        ),
+    ] = ()
+    mirror_to: Annotated[
+        tuple[ReplicaSettings, ...],
+        Doc(
+            "Other registries that get what is pushed.",
+            examples=[[{"url": "https://backup.lan", "prefix": "office"}]],
         ),
     ] = ()
     max_uploads: Annotated[

@@ -17,6 +17,7 @@ from mirror.config.hosting.webhooks import WebhookSettings, read_secret
 from mirror.hosted.notify.message import body_of, headers_of
 from mirror.hosted.notify.outbox import AT_A_TIME, Outbox, OutboxFull, Queued
 from mirror.hosted.registry import Change, HostedRegistry
+from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.errors import StoreError
@@ -59,10 +60,12 @@ class Courier:
         registry: HostedRegistry,
         hosted: Iterable[HostedSettings],
         tasks: Tasks,
+        metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = registry.store
         self._tasks = tasks
+        self._metrics = metrics
         self._clock = clock
         self._outbox = Outbox(registry.store.folder.path)
         self._hooks = {
@@ -149,11 +152,14 @@ class Courier:
             waiting.add(message.hook)
             await self._put_off(name, message, hook, reason_of(failed))
         else:
+            self._metrics.webhooks.labels(hook.registry, "sent").inc()
             await self._store.read(self._outbox.remove, name)
 
     async def _put_off(self, name: str, message: Queued, hook: Hook, reason: str) -> None:
         now, url = self._clock(), hook.settings.url
-        if now - message.queued > KEPT_SECONDS:
+        dropped = now - message.queued > KEPT_SECONDS
+        self._metrics.webhooks.labels(hook.registry, "dropped" if dropped else "failed").inc()
+        if dropped:
             log.error("notification dropped after three days", url=url, reason=reason)
             await self._store.read(self._outbox.remove, name)
             return

@@ -11,6 +11,7 @@ from mirror.access.secret_path import API
 from mirror.cache.results import Outcome
 from mirror.config.hosting.hosted import HostedSettings
 from mirror.hosted.registry import HostedRegistry
+from mirror.hosted.replication.marker import noting_replica
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Repository, Tag, Target, TargetKind
@@ -40,7 +41,8 @@ class ManifestApi:
             raise RegistryError(Code.UNSUPPORTED, "only manifests are put here: begin an upload with POST")
         tags = _tags(record) if isinstance(target.reference, Digest) else ()
         media_type = request.headers.get(hdrs.CONTENT_TYPE)
-        put = await self._registry.put_manifest(repository, target.reference, media_type, data, tags)
+        with noting_replica(request.headers):
+            put = await self._registry.put_manifest(repository, target.reference, media_type, data, tags)
         record.digest, record.outcome = put.digest, Outcome.PUSHED
         headers = {
             "Location": location(record, replace(target, reference=put.digest)),
@@ -55,7 +57,13 @@ class ManifestApi:
 
     async def delete(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         """Remove a tag, a manifest or a blob. Raises RegistryError."""
-        repository, reference = _repository(target), target.reference
+        with noting_replica(record.request.headers):
+            await self._delete(_repository(target), target)
+        record.outcome = Outcome.DELETED
+        return responses.buffered(record, ACCEPTED, {}, b"")
+
+    async def _delete(self, repository: Repository, target: Target) -> None:
+        reference = target.reference
         if target.kind is TargetKind.BLOB and isinstance(reference, Digest):
             await self._registry.delete_blob(repository, reference)
         elif target.kind is TargetKind.MANIFEST and isinstance(reference, Digest):
@@ -65,8 +73,6 @@ class ManifestApi:
         else:
             message = "only tags, manifests and blobs can be deleted"
             raise RegistryError(Code.UNSUPPORTED, message, status=405, headers={"Allow": "GET, HEAD"})
-        record.outcome = Outcome.DELETED
-        return responses.buffered(record, ACCEPTED, {}, b"")
 
     def _settings(self, target: Target) -> HostedSettings:
         return self._registry.settings(_repository(target))

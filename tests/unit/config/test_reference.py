@@ -72,6 +72,7 @@ def test_options_file_without_comment_marks_is_valid(tmp_path: Path) -> None:
         "rules = [",
         "retention = [",
         "webhooks = [",
+        "mirror_to = [",
     ):  # tables follow
         text = text.replace(f"\n{line}", f"\n# {line}")
     file = tmp_path / "mirror.toml"

@@ -8,6 +8,7 @@ import pytest
 
 from mirror.config import reference
 from mirror.config.endpoints import SourceSettings
+from mirror.config.hosting.replicas import ReplicaSettings
 from mirror.config.hosting.retention import RetentionSettings
 from mirror.config.hosting.webhooks import WebhookSettings
 from mirror.config.loader import ConfigError, load
@@ -90,6 +91,7 @@ def test_layout_finds_lists_of_tables_by_their_type() -> None:
         "sources": SourceSettings,
         "retention": RetentionSettings,
         "webhooks": WebhookSettings,
+        "mirror_to": ReplicaSettings,
     }
     assert dict(inner_tables(Job)) == {"steps": Step}
     assert (LAYOUT.table("tags"), LAYOUT.table("upstream"), LAYOUT.table_of_field("upstreams")) == (

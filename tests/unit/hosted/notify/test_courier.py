@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from mirror.config.hosting.webhooks import WebhookSettings
 from mirror.hosted.notify.courier import FIRST_PAUSE, KEPT_SECONDS, Courier
+from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Repository, Tag
 from mirror.util.tasks import Tasks
 from tests.fakes.site import Seen, Site
@@ -56,11 +57,12 @@ class Scene:
         self.registry.on_pull.clear()
         self._mirror = mirror
         self.tasks = Tasks()
+        self.metrics = Metrics()
         self.courier = self.another()
 
     def another(self) -> Courier:
         """A courier of another process on the same folder."""
-        return Courier(self.registry, self._mirror.config.hosted, self.tasks, self.clock)
+        return Courier(self.registry, self._mirror.config.hosted, self.tasks, self.metrics, self.clock)
 
     def clock(self) -> float:
         self.now += 0.001

@@ -1,0 +1,176 @@
+"""Replication: what is pushed comes to the other registry, whatever happens on the way, and once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from structlog.testing import capture_logs
+
+from mirror.config.hosting.replicas import ReplicaSettings
+from mirror.hosted.registry import HostedRegistry
+from mirror.hosted.replication.replicator import FIRST_PAUSE, MOST_REFUSALS, SETTLING, Replicator
+from mirror.hosted.replication.target import ReplicaTarget
+from mirror.metrics.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_MANIFEST
+from mirror.oci.reference import Repository, Tag
+from mirror.util.tasks import Tasks
+from tests.contract.hosting import hosting
+from tests.hosting import APP, descriptor, hosted_of, manifest_of, office, push_blob, push_image
+from tests.running import Running, serving
+
+
+class Scene:
+    """A mirror, and one that it replicates to. `now`: of the replicator's clock."""
+
+    def __init__(self, mirror: Running, other: Running, settings: ReplicaSettings) -> None:
+        self.now = 1_700_000_000.0
+        self.registry = hosted_of(mirror)
+        self.other = hosted_of(other)
+        self.config = replace(mirror.config.hosted[0], mirror_to=(settings,))
+        self.tasks = Tasks()
+        self.metrics = Metrics()
+        self.replicator = self.another()
+
+    def another(self) -> Replicator:
+        """A replicator of another process on the same folder."""
+        self.registry.on_change.clear()
+        self.registry.before_change.clear()
+        return Replicator(self.registry, [self.config], self.tasks, self.metrics, lambda: self.now)
+
+    @property
+    def target(self) -> ReplicaTarget:
+        return self.replicator.targets[0]
+
+    async def send(self, wait: float = SETTLING) -> None:
+        while self.tasks.running:  # noqa: ASYNC110  # each of them ends
+            await asyncio.sleep(0)
+        self.now += wait
+        await self.replicator.send_due()
+
+    async def waiting(self) -> int:
+        return await self.registry.store.read(self.target.queue.count)
+
+    async def there(self, tag: str, repository: Repository = APP) -> str | None:
+        entry = await self.other.store.tag(repository, Tag(tag))
+        return None if entry is None else entry.digest
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path, **options: Any) -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(
+            serving(await hosting(tmp_path / "other", **options.pop("there", {})))
+        )
+        mirror = await stack.enter_async_context(office(tmp_path / "cache"))
+        values = {"url": f"http://{other.address}", "prefix": "office", "attempts": 1, **options}
+        settings = await asyncio.to_thread(ReplicaSettings.model_validate, values)
+        found = Scene(mirror, other, settings)
+        yield found
+        await found.tasks.close()
+
+
+async def sign(registry: HostedRegistry, subject: Digest) -> Digest:
+    await push_blob(registry, APP, b"signature")
+    signed = manifest_of([b"signature"], subject=descriptor(subject, 1, OCI_MANIFEST))
+    return (await registry.put_manifest(APP, Digest.of(signed), OCI_MANIFEST, signed)).digest
+
+
+async def test_push_and_signature_come_to_the_other_registry(tmp_path: Path) -> None:
+    async with scene(tmp_path) as found:
+        digest = await push_image(found.registry, APP, "1")
+        signed = await sign(found.registry, digest)
+        await found.send()
+        assert await found.there("1") == str(digest)
+        listed = await found.other.referrers(APP, digest, ())
+        assert str(signed).encode() in listed.data
+        assert await found.waiting() == 0
+        assert await found.there("1", Repository("office", "team/other")) is None
+
+
+async def test_queue_survives_a_crash_and_repeats_harm_nothing(tmp_path: Path) -> None:
+    """The next process carries out entries that a dead one had begun, and looks up the tag then."""
+    async with scene(tmp_path) as found:
+        await push_image(found.registry, APP, "1", [b"old"])
+        await found.send(0)
+        (entry,) = await found.registry.store.read(found.target.queue.entries)
+        await found.registry.store.read(found.target.queue.begin, entry)
+        found.replicator = found.another()
+        digest = await push_image(found.registry, APP, "1", [b"new"])
+        await found.send()
+        assert await found.there("1") == str(digest)
+        assert await found.waiting() == 0
+
+
+async def test_change_is_queued_before_it_is_done(tmp_path: Path) -> None:
+    async with scene(tmp_path) as found:
+        found.registry.on_change.clear()  # as if the process had died behind the push
+        digest = await push_image(found.registry, APP, "1")
+        await found.send()
+        assert await found.there("1") == str(digest)
+
+
+async def test_target_that_is_down_is_left_alone_for_longer_and_longer(tmp_path: Path) -> None:
+    async with scene(tmp_path, url="http://127.0.0.1:9") as found:
+        for name in ("1", "2"):
+            await push_image(found.registry, APP, name)
+        with capture_logs() as lines:
+            await found.send()
+            await found.send(0)
+            await found.send(FIRST_PAUSE)
+            await found.send(FIRST_PAUSE)
+            assert await found.waiting() == 2
+        entries = await found.registry.store.read(found.target.queue.entries)
+        assert sorted(each.attempts for each in entries) in ([0, 2], [1, 1])
+        assert [each["event"] for each in lines].count("replication rests") == 1
+
+
+async def test_refusals_stop_a_run_and_others_are_tried_before(tmp_path: Path) -> None:
+    """A target that refuses everything is asked a few times, and not once for each of many images."""
+    async with scene(tmp_path, there={"rules": []}) as found:
+        for number in range(MOST_REFUSALS + 3):
+            await push_image(found.registry, APP, str(number), [str(number).encode()])
+        await found.send()
+        entries = await found.registry.store.read(found.target.queue.entries)
+        assert sum(each.attempts for each in entries) == MOST_REFUSALS
+        assert any("denied" in each.reason.lower() or "answered" in each.reason for each in entries)
+
+
+async def test_deletions_go_along_only_if_asked(tmp_path: Path) -> None:
+    for deletes in (False, True):
+        async with scene(tmp_path / str(deletes), deletes=deletes) as found:
+            digest = await push_image(found.registry, APP, "1")
+            await found.send()
+            await found.registry.delete_tag(APP, Tag("1"))
+            await found.send()
+            assert await found.there("1") == (None if deletes else str(digest))
+            assert await found.waiting() == 0
+
+
+async def test_replica_is_not_passed_on(tmp_path: Path) -> None:
+    """The other mirror replicates to a third place, and would send everything back."""
+    async with scene(tmp_path) as found:
+        passed: list[object] = []
+        back = ReplicaSettings.model_validate({"url": "http://127.0.0.1:9"})
+        config = replace(found.config, mirror_to=(back,))
+        other = Replicator(found.other, [config], found.tasks, Metrics(), lambda: found.now)
+        await push_image(found.registry, APP, "1")
+        await found.send()
+        assert await found.other.store.read(other.targets[0].queue.count) == 0
+        await push_image(found.other, APP, "2", [b"of its own"])
+        while found.tasks.running:  # noqa: ASYNC110  # each of them ends
+            await asyncio.sleep(0)
+        assert await found.other.store.read(other.targets[0].queue.count) == 1
+        assert not passed
+
+
+@pytest.mark.parametrize("patterns", [["team/*"], ["app"]])
+async def test_only_repositories_that_match_are_sent(tmp_path: Path, patterns: list[str]) -> None:
+    async with scene(tmp_path, repositories=patterns) as found:
+        await push_image(found.registry, APP, "1")
+        await found.send()
+        assert (await found.there("1") is None) == (patterns == ["team/*"])
