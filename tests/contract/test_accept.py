@@ -173,6 +173,7 @@ async def test_single_platform_without_the_upstream(fake: FakeRegistry, tmp_path
         await get(mirror.address, "/v2/library/x/manifests/t", SINGLE)
         await get(mirror.address, "/v2/library/x/blobs/" + json.loads(child)["config"]["digest"])
         await get(mirror.address, "/v2/library/x/manifests/other")
+        await mirror.settled()
     sections = {"server": {"offline": True}, "tags": {"fresh": 0}}
     async with serving(configured(folder, urls, **sections)) as mirror:
         for method in ("GET", "HEAD"):

@@ -148,6 +148,7 @@ async def test_room_is_not_made_where_pins_leave_too_little(hub: FakeRegistry, t
         store = mirror.service._store
         for path in ("manifests/t", f"blobs/{other.layers[0]}"):
             assert (await get(mirror.address, f"/v2/library/other/{path}")).status == 200
+        await mirror.settled()
         await store.configure_pins([Pin.parse("kept:t")])
         assert (await get(mirror.address, f"/v2/library/large/blobs/{large}")).body == bytes(LAYER)
         assert (await evicted(mirror, kept), await evicted(mirror, other)) == (

@@ -97,6 +97,7 @@ async def test_small_fill_of_a_size_other_than_the_manifests(
     await mirror.service._store.links.add(X, layer, type(link)(size=len(SMALL) + 1))
     reply = await get(mirror.address, path_of(layer))
     assert (reply.status, reply.body) == (200, SMALL)
+    await mirror.settled()
     known = (await mirror.service._store.look_up(X, layer)).link
     assert known is not None
     assert known.size == len(SMALL)

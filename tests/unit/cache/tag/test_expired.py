@@ -30,6 +30,7 @@ async def leave_imported(hub: FakeRegistry, folder: Path) -> FakeImage:
     async with serving(configured(folder, {"docker.io": hub.url})) as mirror:
         for path in (f"manifests/{image.manifest}", f"blobs/{image.config}", f"blobs/{image.layers[0]}"):
             assert (await get(mirror.address, f"/v2/docker.io/library/x/{path}")).status == 200
+        await mirror.settled()
         entry = TagEntry(str(image.manifest), OCI_MANIFEST, len(image.manifest_data), NEVER, IMPORTED)
         await mirror.service._store.put_tag(X, Tag("t"), entry)
     hub.log.clear()

@@ -27,16 +27,14 @@ async def test_pages_that_cannot_start_leave_nothing_behind(tmp_path: Path) -> N
     await service.close()
 
 
+@pytest.mark.usefixtures("own_logging")
 async def test_wrong_requests_write_no_secret_to_the_log(tmp_path: Path) -> None:
     """Anybody who reaches the listener could fill the log; the visitor's own token must not be in it."""
     log = StringIO()
     configure(LogSettings(format="json"), log)
-    try:
-        config = configured(tmp_path, {"hub.test": "http://127.0.0.1:9"})
-        async with paged(config) as mirror, await Wire.open(mirror.admin) as wire:
-            wire.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer rmt_se\x00cret\r\n\r\n")
-            assert (await wire.reply()).status == 400
-    finally:
-        configure(LogSettings())
+    config = configured(tmp_path, {"hub.test": "http://127.0.0.1:9"})
+    async with paged(config) as mirror, await Wire.open(mirror.admin) as wire:
+        wire.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer rmt_se\x00cret\r\n\r\n")
+        assert (await wire.reply()).status == 400
     assert "rmt_se" not in log.getvalue()
     assert "Traceback" not in log.getvalue()

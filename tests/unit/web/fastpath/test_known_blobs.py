@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,10 @@ async def blob(mirror: Running, hub: FakeRegistry) -> Digest:
 
 
 @pytest.fixture
-def lines() -> Iterator[StringIO]:
+def lines(own_logging: None) -> StringIO:
     log = StringIO()
     configure(LogSettings(format="json"), log)
-    yield log
-    configure(LogSettings())
+    return log
 
 
 def url(digest: Digest) -> str:
