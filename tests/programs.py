@@ -16,6 +16,7 @@ from tests.parallel import lines
 PACKAGES = {
     "btrfs": "btrfs-progs",
     "busybox": "busybox-static",
+    "chromium": "chromium",
     "containerd": "containerd",
     "ctr": "containerd",
     "debootstrap": "debootstrap",

@@ -7,14 +7,17 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from mirror.cli.common import fail, opened, pattern
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import day, json_document, json_list, moment, say, table, tell
+from mirror.cli.remote.connection import Server, TokenFile, asking
 from mirror.util.units import size
 
 if TYPE_CHECKING:
+    from mirror.cli.remote.connection import Remote
     from mirror.manage.disk_usage import RepositoryUsage
     from mirror.manage.inventory import ImageSummary
     from mirror.manage.management import Management
@@ -104,7 +107,15 @@ def list_images(
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
+    server: Server = None,
+    token_file: TokenFile = None,
 ) -> None:
+    if server is not None:
+        from mirror.cli.remote import images as remote_images
+
+        with asking(server, token_file, config) as remote:
+            remote_images.list_images(remote, images, as_json=as_json)
+        return
     with opened(config, cache_dir) as (management, settings):
         wanted = pattern(images, settings, any_tag=True)
         found = iter(management.images(wanted))
@@ -133,7 +144,15 @@ def remove_images(
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
+    server: Server = None,
+    token_file: TokenFile = None,
 ) -> None:
+    if as_json and not dry_run and not yes:
+        fail("nothing was removed: --json does not ask, so add --yes or --dry-run", 2)
+    if server is not None:
+        with asking(server, token_file, config) as remote:
+            _remove_there(remote, images, Choice(yes=yes, dry_run=dry_run, force=force, as_json=as_json))
+        return
     with opened(config, cache_dir) as (management, settings):
         wanted = pattern(images, settings)
 
@@ -141,8 +160,6 @@ def remove_images(
             return management.removal(wanted, forced=force, dry_run=dry_run)
 
         if as_json:
-            if not dry_run and not yes:
-                fail("nothing was removed: --json does not ask, so add --yes or --dry-run", 2)
             _print_removal(removal(dry_run=dry_run), dry_run=dry_run)
             return
         if dry_run or not yes:
@@ -158,7 +175,15 @@ def disk_usage(
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
+    server: Server = None,
+    token_file: TokenFile = None,
 ) -> None:
+    if server is not None:
+        from mirror.cli.remote import room
+
+        with asking(server, token_file, config) as remote:
+            room.disk_usage(remote, images, as_json=as_json)
+        return
     with opened(config, cache_dir) as (management, settings):
         everything = images == "*"
         found = management.usage(None if everything else pattern(images, settings, any_tag=True))
@@ -191,8 +216,19 @@ def disk_usage(
 
 
 def collect_garbage(
-    dry_run: DryRun = False, config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False
+    dry_run: DryRun = False,
+    config: ConfigFile = None,
+    cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+    server: Server = None,
+    token_file: TokenFile = None,
 ) -> None:
+    if server is not None:
+        from mirror.cli.remote import room
+
+        with asking(server, token_file, config) as remote:
+            room.collect_garbage(remote, dry_run=dry_run, as_json=as_json)
+        return
     from mirror.manage.garbage_collector import count_by_kind
 
     with opened(config, cache_dir) as (management, _):
@@ -297,6 +333,30 @@ def _print_removal(steps: "Iterable[RemovalStep]", *, dry_run: bool) -> None:
     json_document({"dry_run": dry_run, "removed": removed, "pinned": pinned, "freed": freed})
     if not removed:
         raise typer.Exit(1)
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """The flags of `rm`."""
+
+    yes: bool
+    dry_run: bool
+    force: bool
+    as_json: bool
+
+
+def _remove_there(remote: "Remote", images: str, choice: Choice) -> None:
+    from mirror.cli.remote.images import plan_removal, remove_images
+
+    found = plan_removal(
+        remote, images, forced=choice.force, quiet=choice.as_json or (choice.yes and not choice.dry_run)
+    )
+    if choice.dry_run:
+        if choice.as_json:
+            json_document({"dry_run": True, "removed": found})
+        return
+    if not choice.yes:
+        _confirm()
+    remove_images(remote, found, forced=choice.force, as_json=choice.as_json)
 
 
 def _confirm() -> None:

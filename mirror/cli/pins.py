@@ -16,6 +16,7 @@ from mirror.cli.common import (
 )
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_list, moment, say, table, tell
+from mirror.cli.remote.connection import Server, TokenFile, asking
 from mirror.system.addresses import reachable
 from mirror.util.units import size
 
@@ -106,7 +107,15 @@ def pin(
     fetch: Fetch = False,
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
+    server: Server = None,
+    token_file: TokenFile = None,
 ) -> None:
+    if server is not None:
+        from mirror.cli.remote import keeping
+
+        with asking(server, token_file, config) as remote:
+            keeping.pin(remote, reference, platform or [], fetch=fetch)
+        return
     if fetch:
         import_before_becoming_owner(("mirror.cli.warm",))
     settings = _add_pin(reference, platform or [], config, cache_dir, fetch=fetch)
@@ -169,7 +178,19 @@ def _tell_missing(management: "Management", pin: "Pin", settings: "Config") -> N
         tell(f"To pin only what is here: registry-mirror pin {shlex.quote(str(pin.images))} {options}")
 
 
-def unpin(reference: Pattern, config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
+def unpin(
+    reference: Pattern,
+    config: ConfigFile = None,
+    cache_dir: CacheDir = None,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    if server is not None:
+        from mirror.cli.remote import keeping
+
+        with asking(server, token_file, config) as remote:
+            keeping.unpin(remote, reference)
+        return
     with opened(config, cache_dir) as (management, settings):
         images = pattern(reference, settings)
         if management.unpin(images).now():
@@ -180,7 +201,19 @@ def unpin(reference: Pattern, config: ConfigFile = None, cache_dir: CacheDir = N
             fail(f"there is no pin {images}; the pins there are: registry-mirror pins", 1)
 
 
-def pins(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
+def pins(
+    config: ConfigFile = None,
+    cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    if server is not None:
+        from mirror.cli.remote import keeping
+
+        with asking(server, token_file, config) as remote:
+            keeping.pins(remote, as_json=as_json)
+        return
     with opened(config, cache_dir) as (management, _):
         listed = management.pins().now()
         if as_json:

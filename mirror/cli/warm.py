@@ -11,6 +11,7 @@ import typer
 from mirror.cli.common import become_owner, fail, image_name, loaded, require_access, start_collector
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_line, json_list, moment, say, table, tell
+from mirror.cli.remote.connection import Server, TokenFile, asking
 
 if TYPE_CHECKING:
     from mirror.cache.pull.budget import Pause
@@ -108,7 +109,20 @@ def warm(
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
+    server: Server = None,
+    token_file: TokenFile = None,
 ) -> None:
+    if server is not None:
+        from mirror.cli.remote import keeping
+
+        with asking(server, token_file, config) as remote:
+            if status:
+                keeping.warm_status(remote, as_json=as_json)
+            elif files or pin or dry_run or as_json or not images:
+                fail("with --server, give images, and none of --from, --pin, --dry-run, --json", 2)
+            else:
+                keeping.warm(remote, images, platform or [])
+        return
     from mirror.manage.warm.plan import WarmPlan
 
     settings = loaded(config, {"cache_dir": cache_dir}).config

@@ -26,7 +26,7 @@ PREFIX = "REGISTRY_MIRROR_"
 # REGISTRY_MIRROR_LOGIN_DOCKER_IO=me:password is one more account at the upstream docker.io.
 LOGIN = f"{PREFIX}LOGIN_"
 
-# What commands that ask a running mirror read (mirror.cli.operate.admin_client): no options of a mirror.
+# What commands that ask a running mirror read (mirror.cli.remote.admin_client): no options of a mirror.
 FOR_COMMANDS = (f"{PREFIX}URL", f"{PREFIX}TOKEN")
 
 # The service's file. Commands beside the service read it too, so that they use its folder and its quota.

@@ -5,13 +5,13 @@ The pictures of a run are in the folder that PAGES_PICTURES names, if it is set.
 
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import async_playwright
 
 from mirror.access.rules import Action
 from mirror.oci.manifest import OCI_MANIFEST
@@ -19,20 +19,16 @@ from tests.contract.test_pages_access import token
 from tests.fakes.registry import FakeRegistry
 from tests.paged import Paged, paged
 from tests.pinned import pinned
+from tests.programs import program
 from tests.running import LARGE, configured
 from tests.wire import Wire
 
-playwright = pytest.importorskip("playwright.async_api", reason="needs playwright, and no browser of its own")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 AXE = pinned()["axe-core"].folder / "node_modules" / "axe-core" / "axe.min.js"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.nightly,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-    pytest.mark.skipif(not pinned()["axe-core"].installed, reason="axe-core is not there: .ci/clients"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
+needs_axe = pytest.mark.skipif(
+    not pinned()["axe-core"].installed, reason="axe-core is not there: .ci/clients"
+)
 
 IMAGE = "/images/docker.io/library/alpine:3.20"
 PAGES = ["/", "/images?search=alpine", "/images", IMAGE, "/savings", "/me", "/settings"]
@@ -73,8 +69,8 @@ async def scene(folder: Path) -> AsyncIterator[tuple[Paged, str]]:
 async def browser(blockbuster: Any) -> AsyncIterator[Any]:
     """Chromium of this machine; its driver may block the loop of this test."""
     blockbuster.deactivate()
-    async with playwright.async_playwright() as driver:
-        chromium = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    async with async_playwright() as driver:
+        chromium = await driver.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
         yield chromium
         await chromium.close()
     blockbuster.activate()
@@ -100,6 +96,20 @@ async def picture(page: Any, name: str) -> None:
         await page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
+@needs_axe
+async def test_pages_open_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    """Each page once, on a desk: no error of a script, and no serious finding of axe-core."""
+    async with scene(tmp_path) as (mirror, admin):
+        headers = {"Authorization": admin.partition(": ")[2]}
+        page = await opened(browser, mirror, WIDTHS["desk"], extra_http_headers=headers)
+        for path in PAGES:
+            assert (await page.goto(path)).ok, path
+            assert await _axe(page) == [], path
+        assert page.faults == []
+
+
+@pytest.mark.nightly
+@needs_axe
 async def test_pages_are_accessible_at_every_width_and_in_both_schemes(browser: Any, tmp_path: Path) -> None:
     """No serious finding of axe-core, no error of a script, and nothing wider than the window."""
     async with scene(tmp_path) as (mirror, admin):
@@ -130,6 +140,7 @@ async def _axe(page: Any) -> list[str]:
     ]
 
 
+@pytest.mark.nightly
 async def test_pages_show_what_happens_and_work_by_keyboard(browser: Any, tmp_path: Path) -> None:
     """Requests appear by themselves; the search answers while one types; an image is pinned and removed."""
     async with scene(tmp_path) as (mirror, admin):
@@ -169,6 +180,7 @@ async def test_pages_show_what_happens_and_work_by_keyboard(browser: Any, tmp_pa
         assert (await mirror.ask("/api/v1/image?reference=docker.io/library/alpine:3.20")).status == 404
 
 
+@pytest.mark.nightly
 async def test_pages_read_without_a_script_and_in_chinese(browser: Any, tmp_path: Path) -> None:
     """The language of the browser counts until another one is chosen."""
     async with scene(tmp_path) as (mirror, _):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
-from mirror.cli.operate.admin_client import AdminClient, NoAnswer, Refused
+from mirror.cli.remote.admin_client import AdminClient, NoAnswer, Refused
 from mirror.web.activity.entries import EndedRequest, RunningDownload, RunningRequest, UpstreamState
 
 # Ended requests that are asked for: more than a terminal has lines.

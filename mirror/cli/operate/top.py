@@ -10,7 +10,7 @@ from mirror.cli.common import INTERRUPTED, fail, loaded
 from mirror.cli.options import AsJson, CAFile, Command, ConfigFile
 
 if TYPE_CHECKING:
-    from mirror.cli.operate.admin_client import AdminClient
+    from mirror.cli.remote.admin_client import AdminClient
 
 HELP = """Show what a running mirror does: requests, downloads, upstreams, the disk, troubles.
 
@@ -67,7 +67,7 @@ def top(
 ) -> None:
     import sys
 
-    from mirror.cli.operate.admin_client import NoAnswer
+    from mirror.cli.remote.admin_client import NoAnswer
 
     try:
         with closing(_client(server, token_file, ca, config)) as client:
@@ -84,7 +84,7 @@ def top(
 
 
 def _client(server: str | None, token_file: str | None, ca: str | None, config: str | None) -> "AdminClient":
-    from mirror.cli.operate.admin_client import (
+    from mirror.cli.remote.admin_client import (
         URL_VARIABLE,
         AdminClient,
         PagesPlace,
@@ -140,10 +140,10 @@ def _show(client: "AdminClient", interval: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from mirror.cli.operate.admin_client import NoAnswer
     from mirror.cli.operate.keyboard import keyboard
     from mirror.cli.operate.now_screen import screen
     from mirror.cli.operate.snapshot import ask, understood
+    from mirror.cli.remote.admin_client import NoAnswer
 
     snapshot = understood(ask(client))  # without a first answer, the reason is an error
     console, note = Console(), ""

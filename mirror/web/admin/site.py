@@ -15,6 +15,7 @@ from mirror.web.admin.api.openapi import document
 from mirror.web.admin.api.operation import Audience, NoParameters, Operation
 from mirror.web.admin.api.savings import SavingsOperations
 from mirror.web.admin.api.settings import SettingsOperations
+from mirror.web.admin.api.upkeep import Upkeep
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.headers import API_HEADERS
 from mirror.web.admin.visitors import FrontDoor, PageVisitor
@@ -52,6 +53,7 @@ class Site:
             Actions(desk, images),
             SavingsOperations(desk),
             SettingsOperations(desk),
+            Upkeep(desk),
         )
         operations = [each for part in parts for each in part.operations()]
         self.api = Dispatcher([*operations, openapi], self._door)

@@ -25,7 +25,14 @@ from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.units import size
 from mirror.web.admin.api.images import ImageParameters, Images, Reference
-from mirror.web.admin.api.operation import ApiError, Audience, Operation, StreamAnswer
+from mirror.web.admin.api.operation import (
+    ApiChange,
+    ApiError,
+    Audience,
+    Operation,
+    StreamAnswer,
+    change,
+)
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.visitors import PageVisitor
 
@@ -93,27 +100,19 @@ class Actions:
 
     def operations(self) -> Sequence[Operation]:
         """Return the operations."""
-        admins, errors = Audience.ADMINS, (404, 409)
+        pinned, unpinned = ApiChange(ImageChange, PinResult), ApiChange(ImageChange, UnpinResult)
+        removed = ApiChange(ImageRemovalWanted, RemovalPlan)
+        fetched = ApiChange(ImageChange, FetchResult)
         return (
-            _change("POST", "pins", "Pin an image", self.pin, ImageChange, PinResult, errors),
-            _change("DELETE", "pins", "Remove a pin", self.unpin, ImageChange, UnpinResult, errors),
-            _change(
-                "DELETE", "image", "Remove an image", self.remove, ImageRemovalWanted, RemovalPlan, errors
-            ),
-            _change(
-                "POST",
-                "warm",
-                "Fetch what is missing of an image",
-                self.fetch,
-                ImageChange,
-                FetchResult,
-                errors,
-            ),
+            change("POST", "pins", "Pin an image", self.pin, pinned),
+            change("DELETE", "pins", "Remove a pin", self.unpin, unpinned),
+            change("DELETE", "image", "Remove an image", self.remove, removed),
+            change("POST", "warm", "Fetch what is missing of an image", self.fetch, fetched),
             Operation(
                 method="GET",
                 path="/api/v1/removal",
                 summary="What the removal of an image would free",
-                audience=admins,
+                audience=Audience.ADMINS,
                 call=self.plan,
                 parameters=ImageParameters,
                 answer=RemovalPlan,
@@ -277,24 +276,3 @@ def _pattern(image: WarmImage) -> ImagePattern:
     if image.reference is None:
         raise ApiError(422, "name one image, by its tag or digest")
     return ImagePattern(name, str(image.reference))
-
-
-def _change(
-    method: str,
-    name: str,
-    summary: str,
-    call: object,
-    parameters: type[Struct],
-    answer: object,
-    errors: tuple[int, ...],
-) -> Operation:
-    return Operation(
-        method=method,
-        path=f"/api/v1/{name}",
-        summary=summary,
-        audience=Audience.ADMINS,
-        call=call,  # type: ignore[arg-type]
-        parameters=parameters,
-        answer=answer,
-        errors=errors,
-    )

@@ -51,6 +51,14 @@ class StreamAnswer(Struct, frozen=True):
     end: Callable[[], object] = ignore
 
 
+class ApiChange(Struct, frozen=True):
+    """The types of a change: `wanted`, of the JSON body, and `answer`."""
+
+    wanted: type[Struct]
+    answer: Any
+    errors: tuple[int, ...] = (404, 409)
+
+
 class Operation(Struct, frozen=True, kw_only=True):
     """An operation. `parameters`: of the query, or of the JSON body if the operation changes something.
 
@@ -77,3 +85,19 @@ class Operation(Struct, frozen=True, kw_only=True):
         """The name of the operation in the document."""
         words = self.path.strip("/").replace(".", "/").split("/")[2:]
         return "_".join([self.method.lower(), *words])
+
+
+def change(
+    method: str, name: str, summary: str, call: Callable[..., Awaitable[Any]], kind: ApiChange
+) -> Operation:
+    """Return an operation that changes something, for administrators."""
+    return Operation(
+        method=method,
+        path=f"/api/v1/{name}",
+        summary=summary,
+        audience=Audience.ADMINS,
+        call=call,
+        parameters=kind.wanted,
+        answer=kind.answer,
+        errors=kind.errors,
+    )

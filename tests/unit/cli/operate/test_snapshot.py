@@ -2,8 +2,8 @@
 
 import pytest
 
-from mirror.cli.operate.admin_client import NoAnswer
 from mirror.cli.operate.snapshot import understood
+from mirror.cli.remote.admin_client import NoAnswer
 
 ABOUT = {"version": "9.9", "address": "127.0.0.1", "operator": False, "names": [], "new": "field"}
 ACTIVITY: dict[str, object] = {"workers": 1, "requests": [], "downloads": [], "recent": [], "later": 1}

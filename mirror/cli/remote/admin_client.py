@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Struct
 
 from mirror.config.schema import Config
@@ -17,6 +18,9 @@ from mirror.system.addresses import reachable
 
 # Environment of commands that ask a running mirror.
 URL_VARIABLE, TOKEN_VARIABLE = "REGISTRY_MIRROR_URL", "REGISTRY_MIRROR_TOKEN"
+
+# The header without which the API changes nothing.
+CHANGE_HEADER = "X-Registry-Mirror"
 
 # Longest answer that is read, in bytes, and the most values in it: 3,000 running requests, for instance.
 LONGEST, MOST_VALUES = 8 * 1024 * 1024, 256 * 1024
@@ -36,6 +40,14 @@ class NoAnswer(Exception):
 
 class Refused(NoAnswer):
     """The API answers this visitor with 401 or 403."""
+
+
+class Unfit(NoAnswer):
+    """The API refuses a question as such: it is wrong, about nothing known, or for another time."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class PagesPlace(Struct, frozen=True):
@@ -98,8 +110,15 @@ class AdminClient:
 
     def get(self, path: str) -> Any:
         """Return the value of an answer. Raises NoAnswer, Refused."""
+        return self._ask("GET", path, None)
+
+    def change(self, method: str, path: str, values: Mapping[str, object]) -> Any:
+        """Change something; return the value of the answer. Raises NoAnswer, Refused, Unfit."""
+        return self._ask(method, path, values)
+
+    def _ask(self, method: str, path: str, values: Mapping[str, object] | None) -> Any:
         try:
-            status, body = self._exchange(f"/api/v1/{path}")
+            status, body = self._exchange(method, f"/api/v1/{path}", values)
         except (http.client.HTTPException, OSError, Unhealthy) as error:
             self.close()
             reason = getattr(error, "strerror", None) or str(error) or "it closed the connection"
@@ -117,24 +136,30 @@ class AdminClient:
         reason = ": ".join(str(each)[:300] for each in words if each)
         if status in (401, 403):
             return Refused(f"{self.url} refuses this: {reason or status}")
+        if status in (404, 409, 422, 429) and reason:
+            return Unfit(reason, status)
         what = reason or "that is no API of a registry-mirror; the address is that of admin.listen"
         return NoAnswer(f"{self.url} answered {status}: {what}")
 
-    def _exchange(self, path: str) -> tuple[int, bytes]:
+    def _exchange(self, method: str, path: str, values: Mapping[str, object] | None) -> tuple[int, bytes]:
         connection = self._connection
         if connection.sock is None:
             connection.connect()
         if self._place.certificate is not None and not self._is_known:
             compare_certificate(connection.sock, self._place.certificate)
             self._is_known = True
-        connection.request("GET", path, headers=self._headers)
+        body, headers = None, self._headers
+        if values is not None:
+            body = msgspec.json.encode(values)
+            headers = {**headers, "Content-Type": "application/json", CHANGE_HEADER: "1"}
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
-        body = answer.read(LONGEST + 1)
-        if len(body) > LONGEST:
+        found = answer.read(LONGEST + 1)
+        if len(found) > LONGEST:
             raise http.client.HTTPException(f"its answer is longer than {LONGEST} bytes")
         if answer.will_close:
             self.close()
-        return answer.status, body
+        return answer.status, found
 
     def _prepared(self, seconds: float, ca: str | None) -> http.client.HTTPConnection:
         parts, port = urlsplit(self._place.url), None

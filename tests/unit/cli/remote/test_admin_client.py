@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cli.operate import admin_client
-from mirror.cli.operate.admin_client import (
+from mirror.cli.remote import admin_client
+from mirror.cli.remote.admin_client import (
     AdminClient,
     NoAnswer,
     PagesPlace,
