@@ -4,6 +4,7 @@ The mirror has two names here: `localhost:PORT`, at which clients log in, and `1
 daemon and containerd have as their mirror, and where no client is ever asked for a password.
 """
 
+import shutil
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,9 +19,9 @@ from tests.e2e.clients import POLICY, Containerd, Docker, complaint, containerd,
 from tests.e2e.conftest import Library
 from tests.e2e.matrix.daemons import start_buildkitd
 from tests.e2e.matrix.tools import Command, tool
-from tests.e2e.mirror import Mirror
+from tests.e2e.mirror import PROGRAM, Mirror
 from tests.e2e.origin import Origin
-from tests.e2e.processes import wait_until
+from tests.e2e.processes import run, wait_until
 from tests.pinned import pinned
 from tests.programs import program
 
@@ -40,7 +41,7 @@ login_hosts = ["localhost"]
 [[rule]]
 name = "alice"
 effect = "allow"
-identities = ["user:alice"]
+identities = ["user:alice", "token:runner"]
 
 [[rule]]
 name = "for everybody"
@@ -133,6 +134,22 @@ def of_podman(bench: Bench) -> Client:
             [*command, "login", login, insecure, "-u", user, "-p", password, bench.host]
         ),
         lambda reference: complaint([*command, "pull", login, insecure, policy, reference]),
+    )
+
+
+def of_buildah(bench: Bench) -> Client:
+    login = f"--authfile={bench.folder}/auth.json"
+    policy = f"--signature-policy={bench.file('policy.json', POLICY)}"
+    stores: list[str | Path] = ["--root", bench.folder / "root", "--runroot", bench.folder / "run"]
+    command: list[str | Path] = [program("buildah"), *stores, "--storage-driver", "vfs"]
+    insecure = "--tls-verify=false"
+    return Client(
+        lambda user, password: complaint(
+            [*command, "login", login, insecure, "-u", user, "-p", password, bench.host]
+        ),
+        lambda reference: complaint(
+            [*command, "pull", "--policy=always", login, insecure, policy, reference]
+        ),
     )
 
 
@@ -240,6 +257,7 @@ def of_buildkit(bench: Bench, buildctl: list[str | Path]) -> Client:
 
 TOOLS: dict[str, Callable[[Bench], Client]] = {
     "podman": of_podman,
+    "buildah": of_buildah,
     "skopeo": of_skopeo,
     "crane": of_crane,
     "oras": of_oras,
@@ -247,6 +265,7 @@ TOOLS: dict[str, Callable[[Bench], Client]] = {
     "helm": of_helm,
 }
 DAEMONS = ("docker", "containerd", "buildkit")
+NAMES = [each for each in (*DAEMONS, *TOOLS) if each != "buildah"]
 
 
 @contextmanager
@@ -263,6 +282,13 @@ def started(name: str, bench: Bench) -> Iterator[Client]:
             yield of_buildkit(bench, stack.enter_context(start(Named(bench.host), bench.folder / "b")))
         else:
             yield TOOLS[name](bench)
+
+
+def skip_missing(name: str) -> None:
+    """Skip the test of a client that is not installed, and that no other test needs."""
+    pinned_one = name in pinned() and name != "containerd"
+    if (pinned_one and not pinned()[name].installed) or (name == "buildah" and not shutil.which(name)):
+        pytest.skip(f"{name} is not installed")
 
 
 def lines(mirror: Mirror, since: int) -> list[dict[str, Any]]:
@@ -282,13 +308,12 @@ def denied(mirror: Mirror, who: str) -> bool:
 
 
 @pytest.mark.needs("docker", "dockerd", "containerd", "ctr", "podman", "skopeo")
-@pytest.mark.parametrize("name", [*DAEMONS, *TOOLS])
+@pytest.mark.parametrize("name", [*NAMES, pytest.param("buildah", marks=pytest.mark.nightly)])
 def test_client_logs_in_and_pulls_what_its_user_may(
     library: Library, mirror: Mirror, short: Path, name: str
 ) -> None:
     """A client gets nothing without a login, and nothing with that of another user."""
-    if name in pinned() and name != "containerd" and not pinned()[name].installed:
-        pytest.skip(f"{name} is not installed")
+    skip_missing(name)
     host = f"localhost:{mirror.port}"
     secret = f"{host}/docker.io/{library.small.reference}"
     # Each with a daemon of its own: BuildKit keeps the token of a user for the builds of the next one.
@@ -304,6 +329,28 @@ def test_client_logs_in_and_pulls_what_its_user_may(
     with started(name, Bench(host, folder(short, "a"))) as client:
         assert client.login("alice", PASSWORDS["alice"]) == ""
         assert client.pull(secret) == ""
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("docker", "dockerd", "containerd", "ctr", "podman", "skopeo")
+@pytest.mark.parametrize("name", [*NAMES, "buildah"])
+def test_client_shows_a_token_in_the_place_of_a_password(
+    library: Library, mirror: Mirror, short: Path, name: str
+) -> None:
+    """A token for another repository opens nothing, and neither does one that was revoked."""
+    skip_missing(name)
+    host = f"localhost:{mirror.port}"
+    tokens: Command = [*PROGRAM, "token"]
+    folder_of: Command = ["--cache-dir", mirror.cache]
+    limits = {"other": ["--repository", "docker.io/library/none"], "runner": []}
+    for token, limit in limits.items():
+        secret = run([*tokens, "create", token, *limit, *folder_of]).stdout.strip()
+        with started(name, Bench(host, folder(short, token))) as client:
+            assert client.login("any", secret) == ""
+            # The chart that Helm pulls has no other name.
+            assert (client.pull(f"{host}/docker.io/{library.small.reference}") == "") is (token == "runner")
+            run([*tokens, "revoke", token, *folder_of])
+            assert client.pull(f"{host}/docker.io/{library.small.reference}") != ""
 
 
 @pytest.mark.needs("docker", "dockerd")
