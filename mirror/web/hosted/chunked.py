@@ -11,6 +11,9 @@ from enum import Enum, auto
 # The size of a chunk, and an extension, which is ignored.
 SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?\r\n")
 
+# What is between two chunks of nearly all clients.
+BETWEEN = re.compile(rb"\r\n([0-9A-Fa-f]{1,15})\r\n")
+
 # A header line behind the last chunk, which is ignored.
 TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n")
 
@@ -60,10 +63,22 @@ class ChunkedDecoder:
                 self._left -= end - position
                 position = end
                 if not self._left:
-                    self._expected = _Expected.DATA_END
+                    position = self._begin_next(data, position)
             else:
                 position = self._feed_line(data, position)
         return found, data[position:] if self.ended else b""
+
+    def _begin_next(self, data: bytes, position: int) -> int:
+        """Take the end of a chunk, and the size of the next one if it is there as a whole.
+
+        Returns the position behind them. Lines are taken one by one only where something is unusual.
+        """
+        between = BETWEEN.match(data, position)
+        if between is None or not (size := int(between[1], 16)):
+            self._expected = _Expected.DATA_END
+            return position
+        self._left = size
+        return between.end()
 
     def _feed_line(self, data: bytes, position: int) -> int:
         """Take a line, or the beginning of one; return the position behind it."""
