@@ -258,6 +258,10 @@ class Service:
         if self.hosted is not None:
             for name, held in (await self.hosted.store.held(list(self.hosted))).items():
                 self.metrics.hosted_bytes.labels(name).set(held)
+        if self.uploads is not None:
+            uploads, size = await self.uploads.totals()
+            self.metrics.open_uploads.set(uploads)
+            self.metrics.upload_bytes.set(size)
 
     def _report_warm(self) -> None:
         for each in self.warm_status():

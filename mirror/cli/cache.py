@@ -202,9 +202,10 @@ def disk_usage(
         table(("NAME", *columns), rows, right=columns, optional=("SHARED", "BLOBS"))
         pushed = f", {size(total.retained)} of them pushed here" if total.retained else ""
         count = f"{total.count} blob{'' if total.count == 1 else 's'}"
+        uploads = f"{size(total.upload_bytes)} in unfinished pushes; " if total.uploads else ""
         tell(
             f"{size(total.blobs)} in {count}{pushed}; {size(total.downloads)} in running and "
-            f"interrupted downloads; {size(total.pinned)} pinned; {size(total.allowed)} allowed. "
+            f"interrupted downloads; {uploads}{size(total.pinned)} pinned; {size(total.allowed)} allowed. "
             f"The index takes {size(total.index)} of {size(total.index_allowed)} beside that."
         )
         if (scrub := total.scrub) is not None:

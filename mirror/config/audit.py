@@ -1,4 +1,4 @@
-"""The options of `[audit]`: what is recorded about who was refused what, and who pulled what."""
+"""The options of `[audit]`: what is recorded about who was refused, who pushed, and who pulled what."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ def _check_file(value: str | None) -> str | None:
 
 
 class AuditSettings(Settings, frozen=True, kw_only=True):
-    """The audit log: one line for each request that was not simply allowed."""
+    """The audit log: one line for each request that was refused, and for each push and deletion."""
 
     file: Annotated[
         str | None,

@@ -15,7 +15,7 @@ from mirror.oci.reference import Repository
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
-from mirror.store.partial.upload import DiskFull, Part, UploadInUse, UploadSession, UploadStore
+from mirror.store.partial.upload import UPLOADS, DiskFull, Part, UploadInUse, UploadSession, UploadStore
 from mirror.store.store import Store
 from mirror.util.fairness.client import current_client
 from mirror.util.log import get_logger
@@ -46,7 +46,7 @@ class Uploads:
         self._store = store
         self._settings = {each.name: each for each in hosted}
         self._clock = clock
-        self.files = UploadStore(store.folder.path / "uploads")
+        self.files = UploadStore(store.folder.path / UPLOADS)
         self._executor = DiskExecutor(WRITERS)
 
     @asynccontextmanager
@@ -113,6 +113,10 @@ class Uploads:
             before = self._clock() - each.upload_expiry
             if names := await self._executor.run(self.files.expire, each.name, before):
                 log.info("removed uploads that no client continued", registry=each.name, uploads=len(names))
+
+    async def totals(self) -> tuple[int, int]:
+        """Return number and bytes of the open uploads."""
+        return await self._executor.run(self.files.totals)
 
     def close(self) -> None:
         """End the threads."""

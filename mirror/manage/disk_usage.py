@@ -12,6 +12,7 @@ from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.pruning import index_limit
 from mirror.store.metadata.query import repositories
 from mirror.store.metadata.refcount import ReferenceCounts
+from mirror.store.partial.upload import UPLOADS, UploadStore
 from mirror.store.shares.repository_share import limits_of
 
 
@@ -60,6 +61,7 @@ class DiskTotals(Struct, frozen=True):
     """All that a cache folder holds and may hold, in bytes; `count`: the number of blobs.
 
     `retained`: of the blobs, those that hosted repositories have, which do not count in `allowed`.
+    `uploads`: pushes that are not finished, `upload_bytes` what has come of them.
     `scrub`: the progress of the scrub, None before its first pass.
     """
 
@@ -67,6 +69,8 @@ class DiskTotals(Struct, frozen=True):
     count: int
     retained: int
     downloads: int
+    uploads: int
+    upload_bytes: int
     pinned: int
     allowed: int
     index: int
@@ -77,11 +81,14 @@ class DiskTotals(Struct, frozen=True):
 def disk_totals(folder: CacheDirectory) -> DiskTotals:
     """Return the totals of a cache folder."""
     (held, count), (retained, _) = folder.blobs.stats(), folder.blobs.retention.totals()
+    uploads, upload_bytes = UploadStore(folder.path / UPLOADS).totals()
     return DiskTotals(
         blobs=held,
         count=count,
         retained=retained,
         downloads=max(0, folder.room().used - (held - retained)),
+        uploads=uploads,
+        upload_bytes=upload_bytes,
         pinned=sum(folder.pins.pinned_sizes().values()),
         allowed=folder.size_limit(),
         index=folder.index.size(),

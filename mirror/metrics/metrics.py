@@ -235,6 +235,8 @@ class Metrics:
             "registry",
             "outcome",
         )
+        self.open_uploads = self._gauge("hosted_uploads", "Pushes of blobs that are not finished.")
+        self.upload_bytes = self._gauge("hosted_upload_bytes", "Bytes of the blobs that are being pushed.")
         self.cache_pinned = self._gauge(
             "cache_pinned_bytes", "Bytes of pinned images as far as known, cached or not."
         )

@@ -5,6 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mirror.oci.digest import Digest
+from tests.contract.hosting import hosting
+from tests.fakes.pusher import Pusher
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, configured, serving
 from tests.wire import Wire
@@ -57,3 +60,20 @@ async def test_audit_has_every_pull_on_request(tmp_path: Path) -> None:
     assert {each["rule"] for each in lines} == {"rule 1 (office)"}
     assert sorted(each["bytes"] for each in lines)[-1] == LARGE
     assert all(each["digest"].startswith("sha256:") for each in lines)
+
+
+async def test_audit_has_every_push_and_deletion(tmp_path: Path) -> None:
+    """Manifests, blobs and tags have a line, and the steps of an upload have none."""
+    path = tmp_path / "audit.log"
+    config = await hosting(tmp_path, audit={"file": str(path)})
+    async with serving(config) as mirror, await Pusher.open(mirror.address) as pusher:
+        digest = await pusher.image("1", b"layer")
+        for target in ("manifests/1", f"manifests/{digest}", f"blobs/{Digest.of(b'layer')}"):
+            assert (await pusher.ask("DELETE", target)).status == 202
+        await pusher.ask("DELETE", await pusher.session())
+    text = await asyncio.to_thread(path.read_text)
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [each["event"] for each in lines] == ["pushed"] * 3 + ["deleted"] * 3
+    assert {each["rule"] for each in lines} == {"rule 1 (office)"}
+    assert {each["client"] for each in lines} == {OFFICE}
+    assert lines[2]["digest"] == str(digest)

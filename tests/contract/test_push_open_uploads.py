@@ -41,6 +41,24 @@ async def test_open_uploads_count_in_the_quota(mirror: Running, tmp_path: Path) 
         assert (await pusher.finish(sessions[1], Digest.of(DATA))).status == 201
 
 
+async def test_open_uploads_are_measured(mirror: Running) -> None:
+    """Open uploads are counted, with their bytes, until their end."""
+    async with await Pusher.open(mirror.address) as pusher:
+        given_up, kept = await pusher.session(), await pusher.session()
+        assert (await pusher.ask("PATCH", kept, body=DATA)).status == 202
+        assert await measured(mirror) == (2, len(DATA))
+        await pusher.ask("DELETE", given_up)
+        await pusher.finish(kept, Digest.of(DATA))
+        assert await measured(mirror) == (0, 0)
+
+
+async def measured(mirror: Running) -> tuple[float, float]:
+    families = {each.name: each for each in await mirror.service.metric_families()}
+    names = ("registry_mirror_hosted_uploads", "registry_mirror_hosted_upload_bytes")
+    uploads, size = (next(iter(families[name].samples.values())) for name in names)
+    return uploads, size
+
+
 def age(folder: Path, location: str) -> None:
     (path,) = folder.glob(f"*-{location.rpartition('/')[2].partition('?')[0]}.*")
     os.utime(path, (1000, 1000))

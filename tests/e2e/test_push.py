@@ -5,6 +5,7 @@ The mirror has free pulls beside pushes that need a login, at one name.
 
 import hashlib
 import json
+import shutil
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
@@ -69,16 +70,20 @@ class Place:
 
     def pushed(self, path: str = "many", tag: str = "1") -> dict[str, Any]:
         """Return the manifest that was pushed, with all that it names read back and verified."""
-        found = json.loads(self._read(f"{path}/manifests/{tag}"))
+        found = json.loads(self.read(f"{path}/manifests/{tag}"))
         for each in found.get("manifests", ()):
             self.pushed(path, each["digest"])
         for each in (*found.get("layers", ()), *([found["config"]] if "config" in found else ())):
-            data = self._read(f"{path}/blobs/{each['digest']}")
+            data = self.read(f"{path}/blobs/{each['digest']}")
             assert f"sha256:{hashlib.sha256(data).hexdigest()}" == each["digest"]
             assert len(data) == each["size"]
         return dict(found)
 
-    def _read(self, path: str) -> bytes:
+    def digest(self, path: str = "many", tag: str = "1") -> str:
+        """Return the digest of the manifest that was pushed."""
+        return f"sha256:{hashlib.sha256(self.read(f'{path}/manifests/{tag}')).hexdigest()}"
+
+    def read(self, path: str) -> bytes:
         request = urllib.request.Request(f"{self.url}/v2/office/{path}", headers={"Accept": "*/*"})
         with urllib.request.urlopen(request) as answer:
             return bytes(answer.read())
@@ -133,6 +138,55 @@ def test_podman_pushes_what_it_pulled(place: Place) -> None:
     assert complaint([*podman, "rmi", "--all", "--force"]) == ""
     assert complaint([*pull, place.target]) == ""
     place.pushed()
+
+
+def test_buildah_builds_and_pushes(place: Place) -> None:
+    """An image of its own, in both formats; the second push finds its layers here."""
+    if (found := shutil.which("buildah")) is None:
+        pytest.skip("buildah is not installed")
+    (place.folder / "policy.json").write_text(POLICY)
+    stores: list[str | Path] = ["--root", place.folder / "root", "--runroot", place.folder / "run"]
+    buildah: list[str | Path] = [found, *stores, "--storage-driver", "vfs"]
+    login = [f"--authfile={place.folder}/auth.json", "--tls-verify=false"]
+    assert complaint([*buildah, "login", *login, "-u", "alice", "-p", PASSWORD, place.host]) == ""
+    (place.folder / "file").write_text("built")
+    (place.folder / "Containerfile").write_text("FROM scratch\nCOPY file /\n")
+    build = [*buildah, "bud", "--isolation=chroot", "-t", "built", place.folder]
+    assert complaint(build) == ""
+    push = [*buildah, "push", *login, f"--signature-policy={place.folder}/policy.json"]
+    for kind in ("oci", "v2s2"):
+        target = f"docker://{place.host}/office/built:{kind}"
+        assert complaint([*push, f"--format={kind}", "built", target]) == ""
+        assert len(place.pushed("built", kind)["layers"]) == 1
+
+
+def test_cosign_signs_and_attests(place: Place) -> None:
+    """Signature and attestation are referrers of the image; both verify from here."""
+    installed("cosign")
+    installed("crane")
+    auth = b64encode(f"alice:{PASSWORD}".encode()).decode()
+    (place.folder / "config.json").write_text(json.dumps({"auths": {place.host: {"auth": auth}}}))
+    env = {"DOCKER_CONFIG": str(place.folder), "HOME": str(place.folder), "COSIGN_PASSWORD": ""}
+    assert complaint([tool("crane"), "copy", place.source, place.target], env) == ""
+    image = f"{place.host}/office/many@{place.digest()}"
+    cosign, key = tool("cosign"), f"{place.folder}/cosign"
+    assert complaint([cosign, "generate-key-pair", f"--output-key-prefix={key}"], env) == ""
+    (place.folder / "sbom.json").write_text('{"packages": []}')
+    local = ["--yes", "--tlog-upload=false", "--use-signing-config=false", f"--key={key}.key"]
+    assert complaint([cosign, "sign", *local, image], env) == ""
+    attest: Command = [
+        cosign,
+        "attest",
+        *local,
+        f"--predicate={place.folder}/sbom.json",
+        "--type=custom",
+        image,
+    ]
+    assert complaint(attest, env) == ""
+    assert len(json.loads(place.read(f"many/referrers/{place.digest()}"))["manifests"]) == 2
+    known = [f"--key={key}.pub", "--insecure-ignore-tlog=true"]
+    assert complaint([cosign, "verify", *known, image], env) == ""
+    assert complaint([cosign, "verify-attestation", *known, "--type=custom", image], env) == ""
 
 
 @pytest.mark.needs("skopeo")
@@ -246,5 +300,12 @@ def test_buildkit_pushes_images_and_its_cache(place: Place) -> None:
         cache = f"type=registry,ref={place.host}/office/cache:1,registry.insecure=true"
         assert complaint([*build, output, f"--export-cache={cache},mode=max"], env) == ""
         assert complaint([*build, "--no-cache", f"--import-cache={cache}"], env) == ""
+        inline = f"{place.host}/office/inline:1"
+        output = f"--output=type=image,name={inline},push=true,registry.insecure=true"
+        assert complaint([*build, output, "--export-cache=type=inline"], env) == ""
+        assert complaint([*buildctl, "prune", "--all"], env) == ""
+        again = f"--import-cache=type=registry,ref={inline},registry.insecure=true"
+        assert complaint([*build, again], env) == ""
     place.pushed()
     place.pushed("cache")
+    place.pushed("inline")

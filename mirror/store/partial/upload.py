@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 SESSION_ID = re.compile(r"[A-Za-z0-9_-]{32}")
 
+# Name of the folder in the cache folder.
+UPLOADS = "uploads"
+
 # Hashes that are kept between the requests of a session, each some hundred bytes.
 MOST_HASHES = 1024
 

@@ -1,10 +1,13 @@
-"""The audit log: a line for each request that was refused, and on request for each that was served.
+"""The audit log: a line for each request that was refused or has changed a hosted registry, and on request
+for each that was served.
 
 A line has the keys of the access log, `identity` and `rule` among them, and as its event what happened:
 
     denied          by an access rule
     limited         by a limit
     unauthorized    wrong credentials
+    pushed          a manifest or a blob was pushed or mounted
+    deleted         a tag, a manifest or a blob was deleted
     pulled          a manifest or a blob was served, in full or in part (`audit.pulls`)
 
 A challenge to a client that has shown no credentials is neither: each login begins with one.
@@ -30,6 +33,8 @@ log = get_logger("audit")
 CLOSE_SECONDS = 1.0
 
 EVENTS = {Outcome.DENIED: "denied", Outcome.LIMITED: "limited"}
+# Steps of an upload have the same outcome, and 202 or 204.
+CHANGES = {(Outcome.PUSHED, 201): "pushed", (Outcome.DELETED, 202): "deleted"}
 CONTENT = (TargetKind.MANIFEST, TargetKind.BLOB)
 
 # An event and the fields of its line.
@@ -48,6 +53,8 @@ class AuditLog:
         event = EVENTS.get(record.outcome)
         if event == "denied" and record.status == 401:
             event = "unauthorized"
+        if event is None:
+            event = CHANGES.get((record.outcome, record.status))
         if event is None and self._pulls and _is_pull(record):
             event = "pulled"
         return None if event is None else (event, {**(fields or record.fields()), "rule": record.rule})

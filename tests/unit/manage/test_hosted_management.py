@@ -20,6 +20,7 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.store.hosted.hosted_index import HostedIndex
 from mirror.store.hosted.pushes import PushedManifest
 from mirror.store.metadata.index import Link
+from mirror.store.partial.upload import UPLOADS, UploadStore
 from mirror.util.rate_limiter import RateLimiter
 from tests.hosting import APP, CONFIG, manifest_of
 from tests.unit.store.hosted.test_hosted_index import add
@@ -51,7 +52,11 @@ def test_pushed_images_are_listed_and_counted(folder: CacheDirectory) -> None:
     (image,) = Inventory(folder).images(ImagePattern("*"))
     assert (image.reference, image.digest, image.complete) == ("office/app:latest", digest, True)
     assert image.platforms == ("linux/amd64",)
+    upload = UploadStore(folder.path / UPLOADS).create(APP)
+    upload.append([b"123"])
+    upload.release()
     total = disk_totals(folder)
+    assert (total.uploads, total.upload_bytes) == (1, 3)
     assert total.retained == total.blobs == len(CONFIG) + 5 + len(manifest_of([b"layer"]))
     assert total.downloads == 0
 

@@ -51,6 +51,13 @@ def events(pulls: bool, *records: RequestRecord) -> list[str]:
     return found
 
 
+def test_changes_of_hosted_registries_are_recorded() -> None:
+    """The end of a push, and not its steps; a deletion, and not an upload that is given up."""
+    changes = [record(Outcome.PUSHED, 201, "PUT"), record(Outcome.DELETED, 202, "DELETE")]
+    steps = [record(Outcome.PUSHED, 202, "POST"), record(Outcome.DELETED, 204, "DELETE")]
+    assert events(False, *changes, *steps) == ["pushed", "deleted"]
+
+
 def test_refusals_are_recorded_and_pulls_on_request() -> None:
     refused = [
         record(Outcome.DENIED, 403),
