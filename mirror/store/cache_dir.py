@@ -5,6 +5,7 @@
     books/                the index: links, tag entries, referrers, repositories; locked by the housekeeper
     partial/              fills that are running or were interrupted, and leases
     uploads/, pushes/     pushes that are not finished (partial/upload.py); their journal (hosted/)
+    replication/, webhooks/    queues to other registries and to webhooks (hosted/replication, hosted/notify)
     quarantine/           corrupt files
     pins, kept            the pins (pins/pin_file.py), and what they name (pins/manifest_journal.py)
     version               version of this layout

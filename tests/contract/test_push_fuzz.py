@@ -4,14 +4,17 @@ import asyncio
 import json
 import random
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mirror.oci.digest import Digest
+from tests.contract.hosting import hosting
 from tests.contract.hosting import running as running  # a fixture
 from tests.fakes.pusher import OCI, Pusher, chunked, descriptor, manifest_of
-from tests.running import Running
+from tests.hosting import hosted_of
+from tests.running import Running, serving
 from tests.wire import Reply
 
 LAYERS = [b"", b"a", b"layer" * 100, bytes(range(256)) * 300]
@@ -53,7 +56,8 @@ class Fuzzer:
         )
 
     def body(self) -> bytes:
-        manifest = manifest_of(self.random.sample(LAYERS, 2))
+        subject = self.pick({}, {"subject": descriptor(self.pick(*LAYERS), OCI)})
+        manifest = manifest_of(self.random.sample(LAYERS, 2), **subject)
         odd: list[Any] = [
             [],
             {},
@@ -71,6 +75,7 @@ class Fuzzer:
             f"Range: bytes={self.pick('0-1', '-5', 'x')}",
             f"ns: {self.pick('office', 'x')}",
             f"OCI-Namespace: {self.pick('office', 'hub.test', 'x')}",
+            "Registry-Mirror-Replica: 1",
         ]
         return self.random.sample(found, self.random.randrange(3))
 
@@ -101,6 +106,37 @@ class Fuzzer:
     "count", [250, pytest.param(20_000, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])]
 )
 async def test_random_pushes_find_no_fault_of_ours(running: Running, count: int) -> None:
+    await fuzz(running, count)
+
+
+RULED = {
+    "name": "office",
+    "hosts": ["office.lan"],
+    "immutable_tags": ["latest"],
+    "quota": "90KB",
+    "max_blob": "80KB",
+    "mirror_to": [{"url": "http://127.0.0.1:9", "deletes": True}],
+}
+
+
+@pytest.mark.parametrize(
+    "count", [120, pytest.param(10_000, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])]
+)
+async def test_random_pushes_into_a_small_registry_find_no_fault_of_ours(tmp_path: Path, count: int) -> None:
+    """A quota, tags that never move, and another registry that is down."""
+    async with serving(await hosting(tmp_path, hosted=[RULED])) as mirror:
+        async with await Pusher.open(mirror.address) as pusher:
+            first = await pusher.image("latest", b"a")
+        await fuzz(mirror, count)
+        async with await Pusher.open(mirror.address) as pusher:
+            kept = await pusher.ask("HEAD", "manifests/latest")
+        assert kept.header("docker-content-digest") == str(first)
+        registry = hosted_of(mirror)
+        assert (await registry.store.held(["office"]))["office"] <= 90_000
+
+
+async def fuzz(running: Running, count: int) -> None:
+    """Send random requests, ten at a time; then look at all that is visible."""
     fuzzer = Fuzzer(count)
     for _ in range(count // 10):
         for reply in await asyncio.gather(*(fuzzer.send(running.address) for _ in range(10))):

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from mirror.cli.output import tell
 if TYPE_CHECKING:
     from mirror.cli.progress import ProgressView
     from mirror.config.schema import Config
+    from mirror.hosted.copying.archive_source import ArchiveSource
     from mirror.hosted.copying.copier import Copied
     from mirror.hosted.copying.ends import CopyEnds
     from mirror.hosted.copying.names import ImagePlace
@@ -141,7 +142,8 @@ def copy_images(
         folder = _folder(used, settings, stack)
         logins = _logins(authfile, realm or [])
         copying = _Copying(settings, folder, logins, plain_http=plain_http)
-        _run(copying, _jobs(sources, target, stack), referrers=referrers, as_json=as_json)
+        registries = settings.names().names
+        _run(copying, _jobs(sources, target, registries, stack), referrers=referrers, as_json=as_json)
 
 
 def retag(
@@ -326,17 +328,22 @@ def _source(name: str, settings: "Config", socket: str | None, stack: ExitStack)
         fail(str(error), 1)
 
 
-def _jobs(sources: list[tuple[str, Any]], target: "ImagePlace", stack: ExitStack) -> list[_Job]:
+def _jobs(
+    sources: list[tuple[str, Any]], target: "ImagePlace", registries: Collection[str], stack: ExitStack
+) -> list[_Job]:
     """Return the images of all sources; what is unpacked goes with the stack."""
+    from mirror.hosted.copying.archive_source import archive_source
     from mirror.hosted.copying.places import CopyFailed
 
     found: list[_Job] = []
     try:
         for name, source in sources:
             if isinstance(source, Struct):
-                found.append(_Job(name, target.for_image(str(source)), place=source))  # type: ignore[arg-type]
+                goal = target.for_image(str(source), registries)
+                found.append(_Job(name, goal, place=source))  # type: ignore[arg-type]
             else:
-                found += _archived(name, source, target, stack)
+                archive = stack.enter_context(archive_source(source))
+                found += _archived(name, archive, target, registries)
     except CopyFailed as error:
         fail(str(error), 1)
     if len({str(each.target) for each in found}) < len(found):
@@ -344,11 +351,10 @@ def _jobs(sources: list[tuple[str, Any]], target: "ImagePlace", stack: ExitStack
     return found
 
 
-def _archived(name: str, file: Any, target: "ImagePlace", stack: ExitStack) -> list[_Job]:
+def _archived(
+    name: str, source: "ArchiveSource", target: "ImagePlace", registries: Collection[str]
+) -> list[_Job]:
     """Return the images of a file, a folder, standard input or the Docker daemon."""
-    from mirror.hosted.copying.archive_source import archive_source
-
-    source = stack.enter_context(archive_source(file))
     for note in source.notes:
         tell(f"Note: {name}: {note}")
     if not source.images:
@@ -356,7 +362,9 @@ def _archived(name: str, file: Any, target: "ImagePlace", stack: ExitStack) -> l
     roots = {each.root.digest for each in source.images}
     single = len(roots) == 1 and target.reference is not None
     return [
-        _Job(each.name or name, target.for_image(each.name), source=source, digest=each.root.digest)
+        _Job(
+            each.name or name, target.for_image(each.name, registries), source=source, digest=each.root.digest
+        )
         for each in (source.images[:1] if single else source.images)
     ]
 

@@ -37,10 +37,11 @@ class ImagePlace(Struct, frozen=True):
         mark = "@" if isinstance(self.reference, Digest) else ":"
         return name if self.reference is None else f"{name}{mark}{self.reference}"
 
-    def for_image(self, name: str) -> "ImagePlace":
+    def for_image(self, name: str, registries: Collection[str] = ()) -> "ImagePlace":
         """Return the place of one of several images, by the name that an archive or a registry gives it.
 
-        Raises CopyFailed for an image that has no name.
+        `registries`: names of registries, which are no part of a repository's name, besides those that look
+        like a host. Raises CopyFailed for an image that has no name.
         """
         repository, tag, digest = split_name(name)
         if not self.below:
@@ -49,7 +50,7 @@ class ImagePlace(Struct, frozen=True):
             own = repository if repository and not (tag or digest or "/" in repository) else tag
             return ImagePlace(self.registry, self.path, Tag.parse(own) if own else LATEST)
         first, slash, rest = repository.partition("/")
-        path = rest if slash and _is_host(first) else repository
+        path = rest if slash and (first in registries or _is_host(first)) else repository
         if not path or not (slash or tag or digest):
             raise CopyFailed(f"the image {name!r} has no name to keep: give one, such as {self}app:1.0")
         full = f"{self.path}/{path}" if self.path else path

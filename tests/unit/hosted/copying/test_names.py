@@ -53,10 +53,11 @@ def test_wrong_names_are_refused(text: str) -> None:
         ("office/", "quay.io/org/app:2", "office/org/app:2"),
         ("office/copies/", "org/app:2", "office/copies/org/app:2"),
         ("office/", "other/app:1", "office/other/app:1"),
+        ("backup.lan/x/", "office/app:1", "backup.lan/x/app:1"),
     ],
 )
 def test_images_of_an_archive_keep_their_names(target: str, name: str, expected: str) -> None:
-    assert str(parse_place(target, KNOWN).for_image(name)) == expected
+    assert str(parse_place(target, KNOWN).for_image(name, KNOWN)) == expected
 
 
 def test_image_without_a_name_needs_one() -> None:
