@@ -58,6 +58,7 @@ DOORS = {
     "pickle": (),
     "bcrypt": ("web/identity/passwords.py",),
     "argon2": ("web/identity/passwords.py",),
+    "opentelemetry": ("util/tracing/otel.py",),
     "obstore": ("shared/s3.py",),
     "redis": ("shared/redis_leases.py",),
     "jinja2": ("web/admin/pages/render.py",),

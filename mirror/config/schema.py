@@ -24,6 +24,7 @@ from mirror.config.logins import CredentialSettings
 from mirror.config.pages.admin import AdminSettings
 from mirror.config.server import ServerSettings
 from mirror.config.tier.shared import SharedSettings
+from mirror.config.tracing.otel import OtelSettings
 from mirror.config.types import (
     FOREVER,
     Amount,
@@ -329,6 +330,7 @@ class Config(Settings, frozen=True, kw_only=True):
     admin: AdminSettings = field(default_factory=AdminSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    otel: OtelSettings = field(default_factory=OtelSettings)
     shared: SharedSettings = field(default_factory=SharedSettings)
     rules: tuple[RuleSettings, ...] = ()
     groups: tuple[GroupSettings, ...] = ()

@@ -25,6 +25,7 @@ from mirror.config.pages.admin import AdminSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings, LogSettings, TagSettings
 from mirror.config.server import ServerSettings
 from mirror.config.tier.shared import SharedSettings
+from mirror.config.tracing.otel import OtelSettings
 from mirror.config.validation import Option, Settings, bare
 from mirror.config.warm import WarmSettings
 
@@ -102,6 +103,7 @@ SECTIONS: dict[str, type[Settings]] = {
     "admin": AdminSettings,
     "audit": AuditSettings,
     "log": LogSettings,
+    "otel": OtelSettings,
     "shared": SharedSettings,
 }
 

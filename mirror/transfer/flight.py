@@ -34,6 +34,7 @@ from mirror.util.fairness.fair_queue import FairQueue
 from mirror.util.log import get_logger
 from mirror.util.slots import SlotClaim, SlotGroup, SlotPool
 from mirror.util.time_limit import TimeLimit
+from mirror.util.tracing.spans import begin_fill, enter_fill, join_fill
 
 log = get_logger(__name__)
 
@@ -61,6 +62,13 @@ class Flight(Transfer):
         self.asker = asker()  # whose credentials its upstream is asked with
         self.prefetch = prefetch
         self.turn: SlotClaim | None = None
+        about: dict[str, str | bool] = {
+            "registry_mirror.upstream": repository.upstream,
+            "registry_mirror.repository": repository.path,
+            "registry_mirror.digest": str(digest),
+            "registry_mirror.prefetch": prefetch,
+        }
+        self.span = begin_fill(about)
         self.kept = False  # goes on for a later client, though nothing has come yet
         self.task: asyncio.Task[None] | None = None
         self._claimed_or_done = asyncio.Event()
@@ -71,6 +79,7 @@ class Flight(Transfer):
         Returns whether it is the only one.
         """
         self._limits.append(limit)
+        join_fill(self.span)
         if self._queued:
             limit.suspend()
         self.asked_for = True
@@ -106,6 +115,11 @@ class Flight(Transfer):
         """End the flight as a transfer ends, and tell who waits for a client."""
         super().finish(error)
         self._claimed_or_done.set()
+        span, self.span = self.span, None
+        if span is not None:
+            span.end(
+                {"registry_mirror.bytes": self.received}, None if error is None else type(error).__name__
+            )
 
     def stop(self) -> None:
         """End the task of the fill."""
@@ -242,6 +256,7 @@ class FlightTable:
 
     async def _run(self, flight: Flight) -> None:
         error: UpstreamError | StoreError | None = SHUTTING_DOWN
+        enter_fill(flight.span)
         try:
             while not await self._run_turn(flight):
                 self._claim_turn(flight)

@@ -13,6 +13,7 @@ from mirror.oci.errors import Code, RegistryError
 from mirror.service import Service
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
+from mirror.util.tracing.spans import begin_request, end_request, is_traced
 from mirror.web import responses
 from mirror.web.accept.protocol_factory import ProtocolFactory
 from mirror.web.access_control import AccessControl, AccessDenied
@@ -106,6 +107,8 @@ class App:
         head, scope = None, 0
         if isinstance(request.protocol, RequestProtocol):
             head, scope = request.protocol.head, request.protocol.scope
+            if is_traced(request.headers):
+                head = None  # no other request has it
         probe_response = (
             await self.probes.answer(request)
             or self._page.answer(request)
@@ -123,6 +126,7 @@ class App:
         self._begin()
         if self._activity is not None:
             self._activity.begin(record)
+        span = begin_request(request.headers)
         try:
             response = await self._respond(record)
             if self._closing:  # the client reconnects to a worker that stays
@@ -136,6 +140,7 @@ class App:
             raise
         finally:
             fields = record.report(self._metrics)
+            end_request(span, fields)
             if self._audit is not None:
                 self._audit.note(record, fields)
             if self._activity is not None:

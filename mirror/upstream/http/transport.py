@@ -29,6 +29,7 @@ from mirror.util.fairness.budget import current_budget
 from mirror.util.log import debug_enabled, get_logger
 from mirror.util.tls import client_context, load_pair
 from mirror.util.tracebacks import without_frames
+from mirror.util.tracing.spans import begin_exchange, end_exchange
 
 log = get_logger(__name__)
 
@@ -133,6 +134,8 @@ class Transport:
         proxy = self._proxies.choose(url)
         patience = BLOB_PATIENCE if proven else 1.0
         token = HEAD_PATIENCE.set(patience)
+        own = origin(url) == origin(self.url)
+        span, headers = begin_exchange(self.name, url.host or "", method, headers, own=own)
         try:
             with self.translated(url):
                 # aiohttp's pool tells requests with and without server_hostname apart; TLS does not.
@@ -147,14 +150,17 @@ class Transport:
                     server_hostname=url.raw_host if proven else None,
                     timeout=self._timeout(patience),
                 )
+                end_exchange(span, response.status)
         except UpstreamError as error:
             self._metrics.upstream_requests.labels(self.name, str(error.failure)).inc()
             error.unanswered = error.temporary and not error.own
+            end_exchange(span, None, str(error.failure))
             self._log_exchange(method, url, began, reason=str(error))
             raise
         finally:
             HEAD_PATIENCE.reset(token)
-        if isinstance(response, CheckedResponse) and origin(url) == origin(self.url):
+            end_exchange(span, None, "cancelled")  # unless it has ended
+        if isinstance(response, CheckedResponse) and own:
             self._private_peer = proxy is None and response.from_private_address
         self._metrics.upstream_requests.labels(self.name, _status_label(response.status)).inc()
         self._log_exchange(method, url, began, status=response.status)

@@ -20,6 +20,7 @@ from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, for
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
+from mirror.util.tracing.spans import ACTIVE, close_tracing
 from mirror.web.accept.protocol_factory import ProtocolFactory
 from mirror.web.app import CLOSING_SECONDS, App
 from mirror.web.departures import Departures
@@ -87,6 +88,7 @@ async def serve(
     if listeners is None:
         listeners = await asyncio.to_thread(_bind, config)
     limiter, audit = _limiter(service, config, listeners.row), await _open_audit(service, config)
+    await _open_tracing(config)
     pages = _pages(service, config, listeners)
     app = _app(service, config, listeners, (limiter, audit, pages))
     if listeners.load is not None:
@@ -164,6 +166,19 @@ async def _close(
         await limiter.close()
     if audit is not None:
         await asyncio.to_thread(audit.close)
+    if ACTIVE.tracing is not None:
+        await asyncio.to_thread(close_tracing)
+
+
+async def _open_tracing(config: Config) -> None:
+    """Begin to trace where that is configured."""
+    otel = config.otel
+    if otel.endpoint is not None:
+        from mirror.util.tracing.otel import OtelTracing
+
+        ACTIVE.tracing = await asyncio.to_thread(
+            OtelTracing, otel.endpoint, otel.service, otel.sample, otel.propagate
+        )
 
 
 def _limiter(service: Service, config: Config, row: "TableRow | None") -> "Limiter | None":

@@ -1,0 +1,1 @@
+"""Traces of requests, downloads and requests to upstreams, where they are configured."""
