@@ -18,6 +18,8 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, serving
 from tests.wire import Wire, get, request_head
 
+pytestmark = pytest.mark.slow
+
 # More than the buffers of a connection on loopback take.
 SIZE = 16 * 1024 * 1024
 READERS = 4

@@ -14,6 +14,8 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.util.terminal_log import TerminalRenderer
 from tests.unit.cli.test_app import run
 
+pytestmark = pytest.mark.slow
+
 # Title, colour, cursor, eight-bit CSI, right-to-left override, backspace, delete; a byte that is no UTF-8.
 EVIL = "\x1b]0;x\x07\x1b[31m\x1b[2J\x9b1m\u202e\x08\x7f"
 EVIL_NAME = os.fsencode(EVIL) + b"\xff"

@@ -11,6 +11,8 @@ import pytest
 from tests.unit.cli.test_app import run
 from tests.unit.setup.test_running_mirror import GOOD, answering
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def mirror() -> Iterator[str]:

@@ -22,6 +22,8 @@ from tests.programs import without_coverage
 from tests.running import CHUNK, LARGE_DATA
 from tests.wire import get
 
+pytestmark = pytest.mark.slow
+
 BIG = LARGE_DATA
 
 

@@ -10,6 +10,8 @@ from mirror.access.tokens import is_well_formed
 from tests.fakes.cached import open_folder
 from tests.unit.cli.test_app import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cache(tmp_path: Path) -> str:

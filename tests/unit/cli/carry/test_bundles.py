@@ -10,6 +10,8 @@ from tests.fakes.cached import X, open_folder, put_image
 from tests.unit.cli.test_app import run
 from tests.unit.manage.carry.bundles import exported
 
+pytestmark = pytest.mark.slow
+
 LAYER = random_bytes(300_000, 1)
 
 

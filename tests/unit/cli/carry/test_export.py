@@ -14,6 +14,8 @@ from tests.fakes.bundles import random_bytes
 from tests.fakes.cached import X, Y, open_folder, put_image, put_index
 from tests.unit.cli.test_app import run
 
+pytestmark = pytest.mark.slow
+
 LAYERS = [random_bytes(300_000, 1), random_bytes(400_000, 2)]
 
 

@@ -17,6 +17,8 @@ from tests.leftovers import short_folder
 from tests.unit.cli.test_app import run
 from tests.unit.manage.carry.bundles import exported
 
+pytestmark = pytest.mark.slow
+
 LAYERS = [random_bytes(300_000, 1), random_bytes(400_000, 2)]
 NAME = "docker.io/library/x:1"
 

@@ -11,6 +11,8 @@ from mirror.store.tokens.token_file import write_tokens
 from tests.fakes.cached import open_folder
 from tests.unit.cli.test_app import run
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 [access]
 default = "deny"

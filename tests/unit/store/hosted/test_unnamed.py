@@ -18,6 +18,8 @@ from mirror.store.hosted.unnamed import UNNAMED_SECONDS, UnnamedBlobs
 from tests.hosting import APP, CONFIG, manifest_of
 from tests.unit.store.hosted.test_hosted_index import add
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
