@@ -55,8 +55,7 @@ class Download:
         self, tasks: Tasks, sources: BlobSources, order: DownloadOrder, transfer: Transfer, rest: RestPolicy
     ) -> None:
         self._tasks = tasks
-        self._order = order
-        self._limits = order.limits
+        self._order, self._limits = order, order.limits
         self._transfer = transfer
         self._rest = rest
         self._writer: GrowingWriter | None = None
@@ -64,6 +63,7 @@ class Download:
         self._announced: int | None = None
         self._opened: asyncio.Future[GrowingWriter] = asyncio.get_running_loop().create_future()
         self._segments: dict[SourceSegment, asyncio.Task[UpstreamError | StoreError | None]] = {}
+        transfer.segments = self._segments
         self._concurrency: ConcurrencyLimit | None = None
         self._cpu_load = CpuLoad(order.limits.busy_share)
         self._done = 0  # bytes of segments that have ended

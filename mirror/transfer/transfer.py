@@ -7,11 +7,13 @@ No part calls another one back. Each changes the state, and who waits for the ch
 | clients (`transfer.flight`) | `demand`, `attended`, `urgent` | the download, through `demand.changed` |
 | the fill, the follower | `publish`: the content that clients read | clients, in `wait_content` |
 | the fill | `phase`, `unanswered` | the table of flights, clients |
-| the download | `set_queued`, `parked`, `urgent` | clients' time limits, the table of flights |
+| the download | `set_queued`, `parked`, `urgent`, `segments` | clients' time limits, the table of flights |
 | the table of flights | `finish`: the end, with an error or without | clients, readers of the file |
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Collection
 from enum import Enum
 
 from mirror.oci.digest import Digest
@@ -20,6 +22,8 @@ from mirror.store.errors import StoreError
 from mirror.store.metadata.index import Link
 from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import GrowingFile
+from mirror.transfer.blob_source import BlobSource
+from mirror.transfer.plan import Segment
 from mirror.upstream.errors import UpstreamError, WrongBytes
 from mirror.util.time_limit import TimeLimit
 from mirror.util.tracebacks import without_frames
@@ -55,6 +59,7 @@ class Transfer:
         self.gives_way = False  # is being stopped, to be resumed at its next turn
         self.error: UpstreamError | StoreError | None = None
         self._limits: list[TimeLimit] = []  # of the clients that wait, or have not read all of it
+        self.segments: Collection[Segment[BlobSource]] = ()  # that its download fetches now
         self._queued = False
         self._content: GrowingFile | bytes | None = None
         self._readable = asyncio.Event()
@@ -89,6 +94,11 @@ class Transfer:
     def size(self) -> int | None:
         """Size of a large blob, in bytes; None before the upstream has told it, and for a small blob."""
         return self._content.size if isinstance(self._content, GrowingFile) else None
+
+    @property
+    def connections(self) -> Counter[str]:
+        """The number of connections that fetch the blob now, by source."""
+        return Counter(each.source.name for each in self.segments) if not self.done else Counter()
 
     @property
     def queued(self) -> bool:

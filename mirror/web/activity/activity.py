@@ -158,6 +158,7 @@ class Activity:
             clients=flight.wanted_by,
             queued=flight.queued,
             prefetch=flight.prefetch,
+            sources=dict(flight.connections),
         )
 
 

@@ -62,7 +62,8 @@ class EndedRequest(Struct, frozen=True, kw_only=True):
 class RunningDownload(Struct, frozen=True, kw_only=True):
     """A download from an upstream, a fill. `clients`: that wait for it. `size`: None before it is known.
 
-    `queued`: it waits in the mirror's own queue; `prefetch`: no client has asked for it.
+    `queued`: it waits in the mirror's own queue; `prefetch`: no client has asked for it. `sources`: where the
+    bytes come from now, with the number of connections to each.
     """
 
     worker: int
@@ -75,6 +76,7 @@ class RunningDownload(Struct, frozen=True, kw_only=True):
     clients: int
     queued: bool
     prefetch: bool
+    sources: dict[str, int] = field(default_factory=dict)
 
 
 class AccountState(Struct, frozen=True, kw_only=True):

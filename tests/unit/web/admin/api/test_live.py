@@ -6,7 +6,7 @@ from pathlib import Path
 from mirror.oci.manifest import OCI_MANIFEST
 from tests.fakes.registry import FakeRegistry
 from tests.paged import paged
-from tests.running import configured
+from tests.running import LARGE, configured
 from tests.wire import Wire
 
 
@@ -37,3 +37,24 @@ async def test_disk_has_what_is_cached(tmp_path: Path) -> None:
             assert (disk["cached"], disk["blobs"]) == (70_000, 1)
             assert disk["total"] > disk["free"] > 0
     await asyncio.sleep(0)
+
+
+async def test_download_names_the_sources_of_its_bytes(tmp_path: Path) -> None:
+    """The page Now and the API say where a download gets its bytes from, while it does."""
+    async with FakeRegistry() as hub:
+        blob = hub.add_blob("team/app", bytes(LARGE))
+        gate = hub.hold(blob, after=LARGE // 4)
+        async with (
+            paged(configured(tmp_path, {"hub.test": hub.url})) as mirror,
+            await Wire.open(mirror.address) as wire,
+        ):
+            wire.send("GET", f"/v2/team/app/blobs/{blob}")
+            await gate.reached.wait()
+            (download,) = (await mirror.api("activity"))["downloads"]
+            (source,) = download["sources"]
+            assert download["sources"][source] >= 1
+            assert f"{source} \N{MULTIPLICATION SIGN}".encode() in (await mirror.ask("/")).body
+            gate.release()
+            assert len((await wire.reply()).body) == LARGE
+            await mirror.landed(blob)
+            assert (await mirror.api("activity"))["downloads"] == []
