@@ -77,7 +77,7 @@ KNOWN = [
         "bare line feeds or carriage returns in front of a request: llhttp skips them",
     ),
     _known(
-        r"(?:^|\n)[A-Z]+ +https?:/?/?[^/ ]*[^A-Za-z0-9.:/ -]",
+        r"(?:^|\n)[A-Z]+ +(?i:https?):/?/?[^/ ]*[^A-Za-z0-9.:/ -]",
         _REFUSED_IN_C | _REFUSED_IN_PYTHON,
         "an absolute target with a host that is none: judged by llhttp's grammar, and by yarl's",
     ),

@@ -145,6 +145,8 @@ def test_oracle_wants_oci_errors() -> None:
         (b"\r\r\n\r\nGET /v2/ HTTP/1.1\r\n\r\n", ([200, 200], [400]), True),
         (b"\r\n\rGET /v2/ HTTP/1.1\r\n\r\n", ([200], [400]), True),
         (b"\r\nGET /v2/ HTTP/1.1\r\n\r\n", ([200], [400]), False),
+        (b"GET HTTPS://a|b/v2/ HTTP/1.1\r\n\r\n", ([400], [200]), True),
+        (b"GET HTTPS://a/v2/ HTTP/1.1\r\n\r\n", ([400], [200]), False),
         (b"QUERY  /v2/\r\nHost: a\r\n\r\n", ([200, 505], [200, 400]), True),
         (b"CONNECT /v2/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n", ([405], [400]), True),
         (b"CONNECT /v2/ HTTP/1.1\r\nHost: a\r\n\r\n", ([405], [400]), False),
