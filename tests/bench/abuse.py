@@ -96,7 +96,13 @@ def _measure(bench: Bench, server: Running, abuse: Abuse) -> None:
     plan = probe.Plan(server.address, warm, cold[COLD_ALONE:], bench.options.abuse_seconds)
     before, abusers = cpu_seconds(server.pid), list[Abuser]()
     with ExitStack() as stack:
-        beside, peak = _probe(server, plan, lambda: abusers.append(stack.enter_context(abusing(abuse))))
+
+        def begin() -> None:
+            abusers.append(stack.enter_context(abusing(abuse)))
+
+        if abuse.kind == "idle":  # what costs there is to have them, not that they come
+            begin()
+        beside, peak = _probe(server, plan, begin if abuse.kind != "idle" else lambda: None)
     used = cpu_seconds(server.pid) - before
     if beside.late > LATE * plan.seconds:
         bench.note(f"{row}: the probe of {server.name} waited {beside.late:.2f} s for its own core")

@@ -50,6 +50,7 @@ def arrivals(bench: Bench) -> None:
         with bench.attempt("arrivals", name):
             server = bench.warm(name)
             watching = start(Plan(server.address, image.config.path, (), seconds + 1))
+            time.sleep(1)  # alone at first: its requests are known then, as those of a client that is there
             taken = _crowd_in(server, image.layers[0].path, readers, seconds)
             found = seen(watching.communicate()[0])
             if found.unanswered or not found.warm:
