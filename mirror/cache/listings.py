@@ -23,6 +23,7 @@ from mirror.store.metadata.index import NEVER, ReferrersEntry
 from mirror.transfer.context import TransferContext
 from mirror.upstream.errors import FINAL, Failure, UpstreamError, too_many_requests
 from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.fairness.loop_turns import LoopTurns
 from mirror.util.lru import LRUCache
 from mirror.util.single_flight import SingleFlight
 from mirror.util.tasks import off_loop
@@ -37,6 +38,13 @@ PAGES = 16 * 1024 * 1024
 # Memory for referrers by their type, in bytes, and what a list takes, as a multiple of its length.
 LISTS = 32 * 1024 * 1024
 LIST_FACTOR = 3
+
+# Memory for lists that many callers wait with, and for their answers, in bytes each.
+TEXTS = 16 * 1024 * 1024
+
+# Bytes of lists that become answers in one turn of the event loop: those that no client takes are ended
+# between turns (mirror/web/connections/large_answers.py).
+MADE = 8 * 1024 * 1024
 
 # The list of a digest that has no referrers.
 NO_REFERRERS = array_of(())
@@ -64,6 +72,11 @@ class _ReadList(Struct, frozen=True):
     by_type: dict[str, list[tuple[int, str]]]
 
 
+class _Made(Struct, frozen=True):
+    manifests: str
+    data: bytes
+
+
 class ListingCache:
     """Lists that change: each is one upstream request for all its callers.
 
@@ -84,10 +97,16 @@ class ListingCache:
         self._referring: SingleFlight[tuple[Repository, Digest], _Referrers] = SingleFlight(
             context.tasks, refusal=too_many_requests, turns=context.lookups
         )
+        self._reading: SingleFlight[tuple[Digest, int], _ReadList] = SingleFlight(
+            context.tasks, refusal=too_many_requests
+        )
+        self._making = LoopTurns(MADE)
         self._without_api: TTLCache[Repository, bool] = TTLCache(API_SECONDS, API_REPOSITORIES)
         self._pages: LRUCache[tuple[Repository, str], _Page] = LRUCache(PAGES)
         self._refreshes = 0
         self._lists: LRUCache[Digest, _ReadList] = LRUCache(LISTS)
+        self._texts: LRUCache[Digest, str] = LRUCache(TEXTS)
+        self._made: LRUCache[tuple[Digest, frozenset[str]], _Made] = LRUCache(TEXTS)
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
         """Return one page of the upstream's tags, or of the known tags when the upstream cannot be asked.
@@ -134,21 +153,47 @@ class ListingCache:
         An upstream without referrers of it has an empty list, with and without the API. Raises UpstreamError.
         """
         found = await self._referrers(repository, digest)
-        chosen = found.manifests
+        found = replace(found, manifests=self._shared_text(digest, found.manifests))
+        data = await self._index(digest, found.manifests, frozenset(artifact_types))
+        return ReferrersAnswer(data, bool(artifact_types), found.outcome, found.staleness)
+
+    def _shared_text(self, digest: Digest, manifests: str) -> str:
+        """Return a list, as the same object for all callers that wait with it."""
+        known = self._texts.get(digest)
+        if known is not None and known == manifests:
+            return known
+        self._texts.put(digest, manifests, len(manifests))
+        return manifests
+
+    async def _index(self, digest: Digest, manifests: str, artifact_types: frozenset[str]) -> bytes:
+        """Return a list, or what is of the types in it, as an OCI index: the same object for all callers."""
+        by_type = await self._by_type(digest, manifests) if artifact_types else {}
+        # Callers that waited for one list resume in the same turn of the loop.
+        await self._making.turn(len(manifests))
+        made = self._made.get((digest, artifact_types))
+        if made is not None and made.manifests == manifests:
+            return made.data
+        chosen = manifests
         if artifact_types:
-            by_type = await self._by_type(digest, found.manifests)
             fitting = sorted(found for each in artifact_types for found in by_type.get(each, ()))
             chosen = array_of(text for _, text in fitting)
-        return ReferrersAnswer(index_of(chosen), bool(artifact_types), found.outcome, found.staleness)
+        made = _Made(manifests, index_of(chosen))
+        size = len(manifests) + len(made.data) + sum(map(len, artifact_types))
+        self._made.put((digest, artifact_types), made, size)
+        return made.data
 
     async def _by_type(self, digest: Digest, manifests: str) -> dict[str, list[tuple[int, str]]]:
         """Return the descriptors of a list by their artifactType. A list is read once for many requests."""
         known = self._lists.get(digest)
-        if known is not None and known.manifests == manifests:
-            return known.by_type
+        if known is None or known.manifests != manifests:
+            known = await self._reading.do((digest, hash(manifests)), partial(self._read, digest, manifests))
+        return known.by_type
+
+    async def _read(self, digest: Digest, manifests: str) -> _ReadList:
         by_type = await off_loop(len(manifests), texts_by_type, manifests)
-        self._lists.put(digest, _ReadList(manifests, by_type), LIST_FACTOR * len(manifests))
-        return by_type
+        found = _ReadList(manifests, by_type)
+        self._lists.put(digest, found, LIST_FACTOR * len(manifests))
+        return found
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         """Return repositories that have cached content: of one upstream, or of all with its name in front."""

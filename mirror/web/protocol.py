@@ -57,6 +57,7 @@ class RequestProtocol(web.RequestHandler):
         "_client",
         "_deferred",
         "_departures",
+        "_dropped",
         "_ended",
         "_heads",
         "_held",
@@ -98,6 +99,7 @@ class RequestProtocol(web.RequestHandler):
         self.names: tuple[str, ...] = ()  # what the client has proven to be by the connection itself
         self._validity: asyncio.TimerHandle | None = None  # ends the connection with the certificate
         self.scope = 0  # stands for what decides about the client: its address, these names, TLS
+        self._dropped = False  # what the connection holds is wanted
         self._ended = False  # the last request of this connection has come, or no further one can come
         self._surplus = SURPLUS_BYTES
         self._unread_body: UnreadBody | None = None
@@ -152,7 +154,8 @@ class RequestProtocol(web.RequestHandler):
             self._validity.cancel()
         # The end of a response costs as much as its beginning. Idle connections end at once.
         end = partial(self._end, exc)
-        if (self._current_request is None and self._transfer is None) or self._turns.take(blob=True):
+        works = self._current_request is not None or self._transfer is not None
+        if self._dropped or not works or self._turns.take(blob=True):
             end()
         else:
             self._turns.wait(self._client, end, blob=True)
@@ -359,7 +362,8 @@ class RequestProtocol(web.RequestHandler):
         return self._next_keepalive_close_time - self._keepalive_timeout
 
     def drop(self) -> None:
-        """Close the connection at once: its descriptor is wanted."""
+        """Close the connection at once: its descriptor is wanted, or its memory."""
+        self._dropped = True
         if self.transport is not None:
             self.transport.abort()
 

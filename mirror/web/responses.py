@@ -12,6 +12,7 @@ from mirror.oci.errors import RegistryError
 from mirror.oci.media_type import OCTETS, is_media_type
 from mirror.oci.ranges import Span, multipart, parse_range, total_length
 from mirror.transfer.passthrough import ENDLESS
+from mirror.web.connections.large_answers import LARGE, LargeResponse
 from mirror.web.request_log import RequestRecord
 from mirror.web.sendfile import BodySender
 
@@ -40,13 +41,15 @@ COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Vary": NAMESPACE, 
 def buffered(
     record: RequestRecord, status: int, headers: Mapping[str, str], body: bytes
 ) -> web.StreamResponse:
-    """Return a response with a small body. For HEAD: the same head, Content-Length included, and no body."""
+    """Return a response with a body from memory.
+
+    For HEAD: the same head, Content-Length included, and no body.
+    """
     record.status = status
     record.bytes = 0 if record.request.method == "HEAD" else len(body)
     record.first_byte()
-    return web.Response(
-        status=status, body=body, headers={**COMMON, "Content-Length": str(len(body)), **headers}
-    )
+    kind = LargeResponse if record.bytes >= LARGE else web.Response
+    return kind(status=status, body=body, headers={**COMMON, "Content-Length": str(len(body)), **headers})
 
 
 def json_body(

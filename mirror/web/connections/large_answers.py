@@ -1,12 +1,14 @@
 """Answers that are sent from memory, while their clients take them: together they have a bound.
 
-A client that takes nothing of a long list, or of a long manifest, keeps it in memory: the bytes, and what of
-them the transport has. The answer that began first is ended where there would be too many; a client that
-reads has its answer long before.
+A client that takes nothing of a long list, or of a long manifest, keeps it in memory: the bytes, and a copy
+of the piece that the transport has. The answer that began first is ended where there would be too many; a
+client that reads has its answer long before.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from aiohttp import web
 
 from mirror.util.log import get_logger
 from mirror.util.throttle import Throttle
@@ -16,11 +18,25 @@ log = get_logger(__name__)
 # Bytes from which an answer counts: most manifests are shorter, and the kernel takes them at once.
 LARGE = 128 * 1024
 
-# The most bytes of such answers in one process. The transport may have as many once more.
+# The most bytes of such answers in one process.
 MOST = 128 * 1024 * 1024
+
+# Bytes that the transport gets at a time. It copies what the client's connection does not take at once.
+PIECE = 256 * 1024
 
 # Ended answers are logged once in this many seconds.
 REPEAT_SECONDS = 60.0
+
+
+class LargeResponse(web.Response):
+    """Response whose body goes to the transport piece by piece, the next one when the client takes more."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        if isinstance(self.body, bytes) and not (self._must_be_empty_body or self._eof_sent):
+            body = memoryview(self.body)
+            for start in range(0, len(body), PIECE):
+                await self.write(body[start : start + PIECE])
+        await web.StreamResponse.write_eof(self, data)
 
 
 class LargeAnswers:

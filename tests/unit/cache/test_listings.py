@@ -1,5 +1,6 @@
 """Listings: tags page by page, referrers cached and filtered, the catalog of cached content."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from mirror.oci.reference import Repository
+from mirror.store.metadata.index import ReferrersEntry
 from tests.fakes.content import FakeImage, descriptor
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
@@ -32,6 +35,25 @@ def add_referrer(hub: FakeRegistry, image: FakeImage, artifact_type: str, name: 
 def digests(body: bytes) -> list[str]:
     document: dict[str, Any] = json.loads(body)
     return sorted(each["digest"] for each in document["manifests"])
+
+
+async def test_callers_of_one_list_share_its_bytes(hub: FakeRegistry, mirror: Running) -> None:
+    """Hundreds that ask at once cost what one costs, with a filter too, and so do later ones."""
+    image = hub.add_image("library/x", "t", [b"a"])
+    add_referrer(hub, image, "text/sbom", "a")
+    listings = mirror.service.cache._listings
+    repository = Repository("docker.io", "library/x")
+    for types in ((), ("text/sbom",)):
+        asked = (listings.referrers(repository, image.manifest, types) for _ in range(50))
+        answers = await asyncio.gather(*asked)
+        answers.append(await listings.referrers(repository, image.manifest, types))
+        assert len({id(each.data) for each in answers}) == 1
+        assert len(digests(answers[0].data)) == 1
+    add_referrer(hub, image, "text/sbom", "b")
+    await mirror.service._store.put_referrers(
+        repository, image.manifest, ReferrersEntry("[]", confirmed=listings._context.clock())
+    )
+    assert digests((await listings.referrers(repository, image.manifest, ("text/sbom",))).data) == []
 
 
 async def test_tags_listing_pages_are_the_upstreams(hub: FakeRegistry, mirror: Running) -> None:

@@ -9,9 +9,13 @@ from aiohttp import web
 
 from mirror.metrics.metrics import Metrics
 from mirror.web.accept.protocol_factory import POLL_SECONDS, ProtocolFactory
+from mirror.web.connections.large_answers import PIECE, LargeResponse
 from mirror.web.protocol import RequestProtocol
 from mirror.web.response_cache import ResponseCache
 from tests.wire import Wire
+
+# An answer that no connection takes at once.
+LONG, BODY = "/manifests/long", bytes(range(256)) * 64 * 1024
 
 
 class InTurns:
@@ -27,6 +31,8 @@ class InTurns:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         self.asked.append(request.path)
+        if request.path == LONG:
+            return LargeResponse(body=BODY)
         return web.Response(body=request.path.encode())
 
     async def waiting(self, requests: int) -> None:
@@ -61,6 +67,34 @@ async def test_requests_begin_in_turns_and_small_ones_first(in_turns: InTurns) -
         in_turns.server.turns.most = 1
         assert [(await wire.reply()).body for wire in wires] == [b"/blobs/1", b"/blobs/2", b"/manifests/t"]
     assert in_turns.asked == ["/manifests/t", "/blobs/1", "/blobs/2"]
+
+
+async def test_long_answer_is_copied_in_pieces_and_ends_at_once(in_turns: InTurns) -> None:
+    """The transport has one piece of an answer that its client does not take; its end waits for no turn."""
+    in_turns.server.turns.most = 1
+    async with await Wire.open(in_turns.address) as silent, asyncio.timeout(60):
+        silent.send("GET", LONG)
+        while LONG not in in_turns.asked:  # noqa: ASYNC110  # requests have no event here
+            await asyncio.sleep(0)
+        (connection,) = in_turns.connections()
+        transport = connection.transport
+        assert transport is not None
+        while not transport.get_write_buffer_size():  # noqa: ASYNC110  # buffers have no event
+            await asyncio.sleep(0)
+        assert transport.get_write_buffer_size() < 2 * PIECE
+        in_turns.server.turns.most = 0
+        connection.drop()
+        while in_turns.connections():  # noqa: ASYNC110  # connections have no event
+            await asyncio.sleep(0)
+
+
+async def test_long_answer_arrives_whole(in_turns: InTurns) -> None:
+    """A head alone has no body, and the connection goes on behind both."""
+    in_turns.server.turns.most = 1
+    async with await Wire.open(in_turns.address) as wire:
+        for method, body in (("GET", BODY), ("HEAD", b""), ("GET", BODY)):
+            wire.send(method, LONG)
+            assert (await wire.reply(method)).body == body
 
 
 async def test_pipelined_request_stays_behind_one_that_waits_for_its_turn(in_turns: InTurns) -> None:
