@@ -174,7 +174,7 @@ class ResponseCache:
         known = self.shared.heads.get(key)
         if known is not None and started < known.expires:
             cached, login = known.response(), known.login
-        if cached is None or (login is not None and login.access_epoch != cached.access_epoch):
+        if cached is None or (known is not None and known.access_epoch != cached.access_epoch):
             if self.logins.known and (found := self.shared.find(key, started)) is not None:
                 cached, login = found
             else:

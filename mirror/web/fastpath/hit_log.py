@@ -134,7 +134,7 @@ class HitLog:
                 # One conversion is three times as fast as rounding, and as two conversions of the result.
                 taken = f"{seconds * 1000:.2f}" if response.line.in_order else round(seconds * 1000, 2)
                 more = (length, taken, taken, timestamp(now))
-                if login is None or not login.names:
+                if login is None or not login.shown:
                     lines.append(response.line.fill((number, address, *more)))
                 else:
                     lines.append(response.line.fill((number, address, login.shown, *more)))

@@ -74,6 +74,7 @@ class KnownHead(Struct, frozen=True, eq=False):
     response: ReferenceType[CachedResponse]
     login: KnownLogin
     expires: float
+    access_epoch: int
 
 
 class SharedResponses:
@@ -117,7 +118,9 @@ class SharedResponses:
         if login.access_epoch != response.access_epoch:
             return None
         if not login.hashed:
-            self._note_head(key, KnownHead(verdict.response, login, min(verdict.expires, login.expires)))
+            expires = min(verdict.expires, login.expires)
+            # The epoch is that of the login: one object for all heads of a response stays in the caches.
+            self._note_head(key, KnownHead(verdict.response, login, expires, response.access_epoch))
         return response, login
 
     def drop_head(self, key: HeadKey) -> bool:
