@@ -134,7 +134,7 @@ class Actions:
         """Pin an image."""
         image = await self._images.named(visitor, wanted.reference)
         try:
-            pin = Pin.of(str(image), list(wanted.platforms))
+            pin = Pin.of(str(image), list(wanted.platforms), self._desk.config.names().names)
         except ValueError as error:
             raise ApiError(422, str(error)) from None
         try:
@@ -180,6 +180,10 @@ class Actions:
         """Begin to fetch what is missing of an image; its downloads are in the activity."""
         image = await self._images.named(visitor, wanted.reference)
         name = str(image)
+        if image.repository.upstream not in self._desk.config.names().mirrored.values():
+            raise ApiError(
+                422, f"{name} was pushed here: no upstream has it", "push it again if it is not whole"
+            )
         if name in self._fetches or len(self._fetches) >= MOST_FETCHES:
             raise ApiError(409, "other images are being fetched from here", "try again when they have come")
         try:
