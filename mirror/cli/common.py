@@ -49,6 +49,7 @@ IMPORTED_BY_COMMANDS = (
     "mirror.manage.verification",
     "mirror.store.blobs.fsck",
     "mirror.store.cache_dir",
+    "mirror.store.hosted.opened",
     "mirror.store.metadata.pruning",
     "mirror.store.pins.pin_file",
     "mirror.store.tokens.token_store",
