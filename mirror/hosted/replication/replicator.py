@@ -129,6 +129,8 @@ class Replicator:
                     self._go_on(target)
         finally:
             await client.close()
+            waiting = await self._store.read(target.queue.count)
+            self._metrics.replication_waiting.labels(target.registry, target.url).set(waiting)
 
     async def _send(
         self, target: ReplicaTarget, client: PushClient, entry: ReplicaEntry

@@ -72,9 +72,11 @@ class ReplicaTarget:
         reference = Digest.parse(entry.reference) if by_digest else Tag.parse(entry.reference)
         digest = reference if isinstance(reference, Digest) else await source.tagged(reference)
         if digest is None or await source.manifest(digest) is None:
-            if self.settings.deletes:
-                await client.delete_manifest(path, reference)
-            return self.settings.deletes
+            # Not every registry can delete a tag, and one that went with its manifest needs no deletion.
+            if not self.settings.deletes or await client.digest_of(path, reference) is None:
+                return False
+            await client.delete_manifest(path, reference)
+            return True
         if len(self._mounts) > MOST_MOUNTS:
             self._mounts.clear()
         target = RegistryTarget(client, path, self._mounts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
@@ -20,6 +21,7 @@ from mirror.oci.manifest import OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
 from mirror.util.tasks import Tasks
 from tests.contract.hosting import hosting
+from tests.fakes.site import Seen, Site
 from tests.hosting import APP, descriptor, hosted_of, manifest_of, office, push_blob, push_image
 from tests.running import Running, serving
 
@@ -149,6 +151,24 @@ async def test_deletions_go_along_only_if_asked(tmp_path: Path) -> None:
             await found.send()
             assert await found.there("1") == (None if deletes else str(digest))
             assert await found.waiting() == 0
+
+
+async def test_tag_that_is_gone_there_is_not_deleted(tmp_path: Path) -> None:
+    """Distribution answers 400 to the deletion of a tag, also of one that it does not have."""
+    methods: list[str] = []
+
+    async def without_tags(request: web.BaseRequest, _: Seen) -> web.StreamResponse:
+        methods.append(request.method)
+        return web.Response(status=404 if request.method == "HEAD" else 400)
+
+    async with Site(without_tags) as site, scene(tmp_path, url=site.url, deletes=True) as found:
+        await push_image(found.registry, APP, "1")
+        await found.registry.delete_tag(APP, Tag("1"))
+        await found.send()
+        assert methods == ["HEAD"]
+        assert await found.waiting() == 0
+        gauge = found.metrics.replication_waiting.labels("office", found.target.url)
+        assert gauge._value.get() == 0
 
 
 async def test_replica_is_not_passed_on(tmp_path: Path) -> None:
