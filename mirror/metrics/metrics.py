@@ -212,6 +212,12 @@ class Metrics:
         self.cache_retained = self._gauge(
             "cache_retained_bytes", "Bytes of blobs that hosted registries keep; they are never evicted."
         )
+        self.cache_pinned = self._gauge(
+            "cache_pinned_bytes", "Bytes of pinned images as far as known, cached or not."
+        )
+        self._add_hosted_metrics()
+
+    def _add_hosted_metrics(self) -> None:
         self.hosted_bytes = self._gauge(
             "hosted_bytes", "Bytes of blobs in a hosted registry, each blob once.", "registry"
         )
@@ -237,9 +243,6 @@ class Metrics:
         )
         self.open_uploads = self._gauge("hosted_uploads", "Pushes of blobs that are not finished.")
         self.upload_bytes = self._gauge("hosted_upload_bytes", "Bytes of the blobs that are being pushed.")
-        self.cache_pinned = self._gauge(
-            "cache_pinned_bytes", "Bytes of pinned images as far as known, cached or not."
-        )
 
     def _add_shared_metrics(self) -> None:
         self.shared_up = self._gauge(
