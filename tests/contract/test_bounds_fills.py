@@ -195,7 +195,7 @@ async def test_downloads_of_one_client_make_room_for_another(fake: FakeRegistry,
 
 
 async def test_time_limit_begins_after_the_queue(
-    fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
+    fake: FakeRegistry, other: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that waits in the mirror's own queue gets no "no answer in time", and no breaker opens.
 
@@ -205,7 +205,7 @@ async def test_time_limit_begins_after_the_queue(
         tmp_path / "cache",
         {"docker.io": fake.url, "quay.io": other.url},
         fill={"connections": 1, "parallel": 1},
-        server={"header_timeout": 0.2},
+        server={"header_timeout": 5},
     )
     slow, blob = large(fake, 2)
     gate = fake.hold(slow, after=LARGE // 2)
@@ -214,8 +214,12 @@ async def test_time_limit_begins_after_the_queue(
         first = asyncio.ensure_future(get(mirror.address, path_of(slow)))
         await gate.reached.wait()
         second = asyncio.ensure_future(get(mirror.address, path_of(blob)))
-        await until(lambda: blob in flights(mirror))
-        late = await get(mirror.address, "/v2/quay.io/library/x/manifests/t")
+        await until(lambda: blob in flights(mirror) and flights(mirror)[blob]._queued)
+        asking = asyncio.ensure_future(get(mirror.address, "/v2/quay.io/library/x/manifests/t"))
+        await silent.reached.wait()
+        loop, now = asyncio.get_running_loop(), asyncio.get_running_loop().time
+        monkeypatch.setattr(loop, "time", lambda: now() + 6)
+        late = await asking
         assert (late.status, b"in time" in late.body) == (504, True)
         assert not second.done()
         gate.release()

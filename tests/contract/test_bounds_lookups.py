@@ -73,7 +73,8 @@ async def flooded(
     """Serve a mirror that takes itself for saturated, of which one client has asked for `names` tags."""
     async with AsyncExitStack() as stack:
         site = await stack.enter_async_context(Site(registry))
-        config = configured(cache, {"u.test": site.url}, upstream={"max_connections": 1000})
+        server = {"header_timeout": NEVER}  # the registry answers at the end
+        config = configured(cache, {"u.test": site.url}, upstream={"max_connections": 1000}, server=server)
         mirror = await stack.enter_async_context(serving(config))
         for path in ("manifests/fresh", f"blobs/{Digest.of(BLOB)}"):
             assert (await get(mirror.address, f"/v2/u.test/a/{path}")).status == 200
