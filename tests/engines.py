@@ -169,7 +169,8 @@ def running(engine: Engine) -> Iterator[Engine]:
             make_bucket(engine)
         yield engine
     finally:
-        engine.go_on()
+        with suppress(ProcessLookupError):
+            engine.go_on()
         engine.kill()
 
 

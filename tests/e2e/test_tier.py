@@ -1,0 +1,195 @@
+"""Four mirrors with a shared tier, as processes, under trouble: no pull fails, and each byte comes once.
+
+The figures are those of loopback on one machine: the line is no limit there, and all share its processors.
+Sizes are those that such a machine takes; TIER_CLIENTS and TIER_MIB in the environment make them larger.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from mirror.config.tier.shared import SharedSettings
+from mirror.oci.digest import Digest
+from mirror.shared.keys import fill_key
+from mirror.shared.redis_leases import RedisLeases
+from tests.contract.test_shared_tier import flush, leader, sent, with_peers
+from tests.engines import Engine, free_port, redis_server, running, seaweedfs, settings_of
+from tests.fakes.registry import FakeRegistry
+
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("redis-server"), pytest.mark.timeout(300)]
+
+MIRRORS = 4
+CLIENTS = int(os.environ.get("TIER_CLIENTS", "40"))
+MIB = int(os.environ.get("TIER_MIB", "64"))
+X = "/v2/docker.io/library/x"
+
+# How often a client goes on at another mirror, as containerd does with several hosts.
+TRIES = 8
+
+# Process, address for clients, URL for the other mirrors.
+Mirror = tuple[asyncio.subprocess.Process, str, str]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with running(seaweedfs(tmp_path_factory.mktemp("seaweedfs"))) as engine:
+        yield engine
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> Iterator[Engine]:
+    (tmp_path / "redis").mkdir()
+    with running(redis_server(tmp_path / "redis")) as engine:
+        yield engine
+
+
+@pytest.fixture
+def settings(store: Engine, coordinator: Engine) -> SharedSettings:
+    return with_peers(settings_of(store, coordinator, prefix=os.urandom(4).hex()))
+
+
+@asynccontextmanager
+async def site(fake: FakeRegistry, folder: Path, settings: SharedSettings) -> AsyncIterator[Sequence[Mirror]]:
+    """Four empty mirrors in processes of their own."""
+    async with AsyncExitStack() as stack:
+        ports = [free_port() for _ in range(MIRRORS)]
+        mirrors = [leader(fake, folder / str(port), at(settings, port)) for port in ports]
+        started = await asyncio.gather(*(stack.enter_async_context(each) for each in mirrors))
+        yield [(*each, f"http://127.0.0.1:{port}") for each, port in zip(started, ports, strict=True)]
+
+
+def at(settings: SharedSettings, port: int) -> SharedSettings:
+    """Return the settings of a mirror that other mirrors reach at this port."""
+    values = {name: getattr(settings, name) for name in SharedSettings.options()}
+    return SharedSettings.model_validate(values | {"peers_listen": f"127.0.0.1:{port}"})
+
+
+async def pull(
+    session: aiohttp.ClientSession, addresses: Sequence[str], digest: Digest, begun: asyncio.Event
+) -> bool:
+    """Pull a blob as a client with several hosts does; return whether all of it is right."""
+    hasher, length = digest.hasher(), 0
+    for attempt in range(TRIES):
+        url = f"http://{addresses[attempt % len(addresses)]}{X}/blobs/{digest}"
+        with suppress(aiohttp.ClientError, OSError):
+            async with session.get(url, headers={"Range": f"bytes={length}-"}) as response:
+                if response.status not in (200, 206) or (response.status == 200 and length):
+                    continue
+                async for chunk in response.content.iter_any():
+                    hasher.update(chunk)
+                    length += len(chunk)
+                    begun.set()
+        if hasher.hexdigest() == digest.encoded:
+            return True
+    return False
+
+
+async def herd(
+    mirrors: Sequence[Mirror], digest: Digest, disturb: Callable[[], Awaitable[None]]
+) -> list[bool]:
+    """Have all clients pull at once, spread over the mirrors; `disturb` when the first bytes have come."""
+    addresses = [address for _, address, _ in mirrors]
+    begun = asyncio.Event()
+    timeout, connector = aiohttp.ClientTimeout(total=240), aiohttp.TCPConnector(limit=0)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        pulls = []
+        for number in range(CLIENTS):
+            order = addresses[number % MIRRORS :] + addresses[: number % MIRRORS]
+            pulls.append(group.create_task(pull(session, order, digest, begun)))
+        await begun.wait()
+        await disturb()
+    return [each.result() for each in pulls]
+
+
+def blob(fake: FakeRegistry) -> Digest:
+    return fake.add_blob("library/x", os.urandom(1024 * 1024) * MIB)
+
+
+async def nothing() -> None:
+    """Disturb nothing."""
+
+
+async def killed(coordinator: Engine) -> None:
+    await asyncio.to_thread(coordinator.kill)
+
+
+async def stopped(coordinator: Engine) -> None:
+    coordinator.stop()
+    await asyncio.sleep(10)
+    coordinator.go_on()
+
+
+DISTURBANCES: dict[str, Callable[[Engine], Awaitable[None]]] = {
+    "nothing": lambda _: nothing(),
+    "killed": killed,
+    "flushed": flush,
+    "stopped": stopped,
+}
+
+
+@pytest.mark.parametrize("what", DISTURBANCES)
+async def test_tier_herd_pulls_each_byte_once_whatever_the_coordinator_does(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings, coordinator: Engine, what: str
+) -> None:
+    """No pull fails; with a coordinator that is well, the upstream sends the blob exactly once."""
+    digest = blob(fake)
+    gate = fake.hold(digest, after=MIB * 1024 * 1024 // 2)
+
+    async def disturb() -> None:
+        await DISTURBANCES[what](coordinator)
+        gate.release()
+
+    async with site(fake, tmp_path, settings) as mirrors:
+        assert all(await herd(mirrors, digest, disturb))
+    ratio = sent(fake, digest) / (MIB * 1024 * 1024)
+    print(f"{MIRRORS} mirrors, {CLIENTS} clients, {MIB} MiB, {what}: upstream {ratio:.3f}")
+    if what == "nothing":
+        assert ratio == 1.0
+    assert ratio <= MIRRORS
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_tier_herd_survives_the_mirror_that_fetches(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings, seed: int
+) -> None:
+    """The leader is killed at a random moment: no pull fails, and the upstream sends no byte a third time.
+
+    The upstream has no line here, and runs ahead of the mirrors that follow: what the killed one alone has is
+    sent again.
+    """
+    digest, size = blob(fake), MIB * 1024 * 1024
+    gate = fake.hold(digest, after=random.Random(seed).randrange(8 * 1024 * 1024, size - 1))
+    async with site(fake, tmp_path, settings) as mirrors:
+
+        async def disturb() -> None:
+            await gate.reached.wait()
+            process, _, _ = await leading(settings, digest, mirrors)
+            os.killpg(process.pid, signal.SIGKILL)
+            gate.release()
+
+        assert all(await herd(mirrors, digest, disturb))
+    ratio = sent(fake, digest) / size
+    print(f"{MIRRORS} mirrors, {CLIENTS} clients, {MIB} MiB, leader killed ({seed}): upstream {ratio:.3f}")
+    assert ratio <= 2.0
+
+
+async def leading(settings: SharedSettings, digest: Digest, mirrors: Sequence[Mirror]) -> Mirror:
+    """Return the mirror that has the lease."""
+    bucket = settings.bucket
+    assert bucket is not None
+    leases = RedisLeases(settings, f"{bucket.name}/{bucket.prefix}")
+    holder = await leases.holder(fill_key(digest))
+    await leases.close()
+    assert holder is not None
+    (found,) = [each for each in mirrors if each[2] == holder.address]
+    return found
