@@ -83,8 +83,8 @@ class HostedRegistry:
         self._settings = {each.name: each for each in hosted}
         self.store = HostedStore(store)
         self._listing = asyncio.Semaphore(MOST_LISTINGS)
-        # Called before a change, and awaited; called after it.
-        self.before_change: list[Callable[[Repository, Sequence[Tag | Digest]], Awaitable[None]]] = []
+        # Called before a change, with its action (`Change`), and awaited; called after it.
+        self.before_change: list[Callable[[Repository, Sequence[Tag | Digest], str], Awaitable[None]]] = []
         self.on_change: list[Callable[[Change], object]] = []
         self.on_pull: list[Callable[[Repository, Tag, Digest], object]] = []  # called for each pull by tag
 
@@ -217,7 +217,7 @@ class HostedRegistry:
             _quotas(settings),
             bool(settings.immutable_tags),
         )
-        await self._announce(repository, pointing or (push.digest,))
+        await self._announce(repository, pointing or (push.digest,), "push")
         with answered():
             before = await self.store.put_manifest(push)
         change = Change("push", repository, push.digest, None, push.media_type, len(data))
@@ -229,7 +229,7 @@ class HostedRegistry:
 
     async def delete_tag(self, repository: Repository, tag: Tag) -> None:
         """Remove a tag; the manifest stays."""
-        await self._announce(repository, (tag,))
+        await self._announce(repository, (tag,), "delete")
         with answered():
             entry = await self.store.tag(repository, tag)
             immutable = self.is_immutable(repository, tag.name)
@@ -241,7 +241,7 @@ class HostedRegistry:
     async def delete_manifest(self, repository: Repository, digest: Digest) -> None:
         """Remove a manifest and its tags; the blobs that it alone names go with the next `gc`."""
         fixed = lambda name: self.is_immutable(repository, name)  # noqa: E731
-        await self._announce(repository, (digest,))
+        await self._announce(repository, (digest,), "delete")
         with answered():
             removed = await self.store.delete_manifest(repository, digest, fixed)
         if removed is None:
@@ -303,9 +303,11 @@ class HostedRegistry:
         """Return whether a tag of the repository never moves."""
         return any(fnmatchcase(tag, each) for each in self.settings(repository).immutable_tags)
 
-    async def _announce(self, repository: Repository, references: Sequence[Tag | Digest]) -> None:
+    async def _announce(
+        self, repository: Repository, references: Sequence[Tag | Digest], action: str
+    ) -> None:
         for call in self.before_change:
-            await call(repository, references)
+            await call(repository, references, action)
 
     def tell(self, change: Change) -> None:
         """Tell those who listen of a change."""

@@ -1,5 +1,6 @@
 """The commands that bring images into a registry: `copy`, `push`, `retag`."""
 
+import os
 import shlex
 import sys
 from collections.abc import AsyncIterator, Collection, Iterator
@@ -391,6 +392,9 @@ def _logins(authfile: str | None, realms: list[str]) -> dict[str, Any]:
     from mirror.hosted.copying.ends import docker_config
 
     file = Path(authfile) if authfile is not None else docker_config(environment())
-    if authfile is not None and not Path(authfile).is_file():
-        fail(f"--authfile {authfile}: there is no such file", 2)
+    if authfile is not None and not (os.access(authfile, os.R_OK) and Path(authfile).is_file()):
+        fail(
+            f"--authfile {authfile}: no such file, or not for this user, who is the cache's owner under sudo",
+            2,
+        )
     return {**({"docker_config": str(file)} if file else {}), **({"realms": realms} if realms else {})}

@@ -22,6 +22,7 @@ from mirror.hosted.copying.folder_ends import pieces_of
 from mirror.hosted.copying.places import CopiedManifest, CopyFailed
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, parse_manifest
+from mirror.util.tracebacks import reason_of
 
 
 class ArchiveSource:
@@ -59,11 +60,7 @@ def archive_source(source: Path | BinaryIO) -> Iterator[ArchiveSource]:
     try:
         with TemporaryDirectory(prefix="registry-mirror-") as temporary, open_archive(source) as archive:
             folder = isinstance(source, Path) and source.is_dir()
-            for content in archive.contents():
-                if not content.slice.whole:
-                    raise CopyFailed("a part of a bundle: import all parts, and copy from here")
-                if not folder and content.manifest is None:
-                    content.stream_to(_FileSink(Path(temporary), content))
+            _unpack(archive, None if folder else Path(temporary))
             if archive.kind is Kind.DISTRIBUTION:
                 raise CopyFailed("the storage folder of a registry: registry-mirror import --as takes it")
             yield ArchiveSource(
@@ -71,6 +68,19 @@ def archive_source(source: Path | BinaryIO) -> Iterator[ArchiveSource]:
             )
     except BundleError as error:
         raise CopyFailed(str(error)) from None
+
+
+def _unpack(archive: Archive, folder: Path | None) -> None:
+    """Read all contents, and write the blobs into a folder, if one is given. Raises CopyFailed."""
+    try:
+        for content in archive.contents():
+            if not content.slice.whole:
+                raise CopyFailed("a part of a bundle: import all parts, and copy from here")
+            if folder is not None and content.manifest is None:
+                content.stream_to(_FileSink(folder, content))
+    except OSError as error:
+        what = "read" if folder is None else f"unpacked to {folder.parent}, which TMPDIR names"
+        raise CopyFailed(f"the archive cannot be {what}: {reason_of(error)}") from None
 
 
 def open_plain(path: Path) -> BinaryIO:

@@ -19,6 +19,9 @@ AT_A_TIME = 4
 # Most manifests of one image, with all that refers to it, and the depth of referrers of referrers.
 MOST_MANIFESTS = 4096
 
+# Bytes of the manifests of one image, which are in memory until it is there.
+MOST_BYTES = 256 * 1024 * 1024
+
 # Called with bytes that are done, and with all that are to be done, as far as known.
 OnProgress = Callable[[int, int], object]
 
@@ -121,6 +124,7 @@ class _Run:
         self._copier = copier
         self._on_progress = on_progress
         self._read: dict[Digest, tuple[CopiedManifest, Manifest]] = {}
+        self._held = 0
         self._order: list[Digest] = []
         self._blobs: dict[Digest, Descriptor] = {}
         self._arrived: set[Digest] = set()
@@ -145,6 +149,9 @@ class _Run:
             return
         if len(self._read) >= MOST_MANIFESTS:
             raise CopyFailed(f"the image has more than {MOST_MANIFESTS} manifests")
+        self._held += len(found[0].data)
+        if self._held > MOST_BYTES:
+            raise CopyFailed(f"the manifests of the image have more than {MOST_BYTES} bytes")
         self._read[digest] = found
         for each in found[1].manifests:
             await self.add(each.digest, required=True)

@@ -1,10 +1,11 @@
 """Images of the Docker daemon, as the tar of `docker save`, through its socket (`GET /images/<name>/get`)."""
 
 import http.client
+import io
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 from mirror.hosted.copying.places import CopyFailed
@@ -33,6 +34,24 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+class _Image(io.RawIOBase):
+    """The bytes of an answer. Raises CopyFailed where it breaks off."""
+
+    def __init__(self, answer: http.client.HTTPResponse, name: str) -> None:
+        super().__init__()
+        self._answer = answer
+        self._name = name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            return self._answer.readinto(buffer)
+        except (OSError, http.client.HTTPException):
+            raise CopyFailed(f"docker-daemon:{self._name}: the daemon broke off; its log says why") from None
+
+
 @contextmanager
 def saved_image(name: str, path: str = SOCKET) -> Iterator[BinaryIO]:
     """Yield the tar of an image of the daemon. Raises CopyFailed."""
@@ -43,7 +62,7 @@ def saved_image(name: str, path: str = SOCKET) -> Iterator[BinaryIO]:
             answer = connection.getresponse()
             if answer.status != 200:
                 raise CopyFailed(f"docker-daemon:{name}: {_words(answer)}")
-        yield cast("BinaryIO", answer)
+        yield cast("BinaryIO", _Image(answer, name))
     finally:
         connection.close()
 

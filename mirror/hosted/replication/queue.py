@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from mirror.util.durable import open_file, replace_file
 
@@ -29,7 +30,10 @@ class ReplicationQueueFull(Exception):
 
 
 class ReplicaEntry(msgspec.Struct, frozen=True):
-    """A tag, or a manifest by its digest. `queued` and `due`: seconds since the epoch."""
+    """A tag, or a manifest by its digest. `queued` and `due`: seconds since the epoch.
+
+    `deletes`: it was deleted, so that the target may delete it, too. A push that was refused is no such.
+    """
 
     repository: str
     reference: str
@@ -37,6 +41,7 @@ class ReplicaEntry(msgspec.Struct, frozen=True):
     due: float = 0.0
     attempts: int = 0
     reason: str = ""
+    deletes: bool = False
 
     @property
     def name(self) -> str:
@@ -59,7 +64,7 @@ class ReplicationQueue:
         path = self._path(entry)
         if not path.exists() and self.count() >= MOST:
             raise ReplicationQueueFull
-        replace_file(path, msgspec.json.encode(entry).decode())
+        replace_file(path, msgspec.json.encode(_with_deletion(entry, self._read(path))).decode())
 
     def count(self) -> int:
         """Return the number of entries."""
@@ -68,7 +73,8 @@ class ReplicationQueue:
     def entries(self) -> list[ReplicaEntry]:
         """Return all entries, the oldest first; one that cannot be read is removed."""
         found = {each.name: each for each in map(self._read, self._folder.glob("*.work")) if each}
-        found |= {each.name: each for each in map(self._read, self._folder.glob("*.json")) if each}
+        for each in filter(None, map(self._read, self._folder.glob("*.json"))):
+            found[each.name] = _with_deletion(each, found.get(each.name))
         return sorted(found.values(), key=lambda each: each.queued)
 
     def begin(self, entry: ReplicaEntry) -> None:
@@ -82,8 +88,10 @@ class ReplicationQueue:
 
     def put_off(self, entry: ReplicaEntry, later: ReplicaEntry) -> None:
         """Queue an entry again, as `later`, unless a push has queued it since it was begun."""
-        if not self._path(entry).exists():
-            replace_file(self._path(later), msgspec.json.encode(later).decode())
+        queued = self._read(self._path(entry))
+        if queued is None or (later.deletes and not queued.deletes):
+            kept = later if queued is None else _with_deletion(queued, later)
+            replace_file(self._path(kept), msgspec.json.encode(kept).decode())
         self.finish(entry)
 
     def _read(self, path: Path) -> ReplicaEntry | None:
@@ -98,3 +106,8 @@ class ReplicationQueue:
 
     def _path(self, entry: ReplicaEntry, suffix: str = "json") -> Path:
         return self._folder / f"{entry.name}.{suffix}"
+
+
+def _with_deletion(entry: ReplicaEntry, earlier: ReplicaEntry | None) -> ReplicaEntry:
+    """Return an entry that takes the place of an earlier one, whose deletion is not done yet."""
+    return replace(entry, deletes=True) if earlier is not None and earlier.deletes else entry

@@ -2,7 +2,8 @@
 
 Every process that serves queues; the one that runs housekeeping sends, to each target one image at a time. A
 target that is down rests for 10 s, and then for pauses that double. What a target refuses waits by itself,
-and others go on, until so many are refused that the target itself is taken for the reason.
+and others go on, until so many are refused that the target itself is taken for the reason. What has failed
+before comes last: an image on which the target breaks down each time keeps no others back.
 """
 
 import time
@@ -64,16 +65,16 @@ class Replicator:
         registry.before_change.append(self.announce)
         registry.on_change.append(self.note)
 
-    async def announce(self, repository: Repository, references: Sequence[Tag | Digest]) -> None:
+    async def announce(self, repository: Repository, references: Sequence[Tag | Digest], action: str) -> None:
         """Queue what is about to change: a crash between a push and its note loses nothing then."""
         if not is_replica():
-            await self._queue(repository, [str(each) for each in references])
+            await self._queue(repository, [str(each) for each in references], action)
 
     def note(self, change: Change) -> None:
         """Queue what has changed, in the background."""
         if not is_replica() and any(each.wants(change.repository) for each in self.targets):
             reference = change.tag or str(change.digest)
-            self._tasks.spawn(self._queue(change.repository, [reference]), name="replication")
+            self._tasks.spawn(self._queue(change.repository, [reference], change.action), name="replication")
 
     def start(self) -> None:
         """Send what is due, in the background."""
@@ -95,14 +96,15 @@ class Replicator:
         finally:
             self._running.discard(target.key)
 
-    async def _queue(self, repository: Repository, references: Sequence[str]) -> None:
+    async def _queue(self, repository: Repository, references: Sequence[str], action: str) -> None:
         now = self._clock()
         for target in self.targets:
             if not target.wants(repository):
                 continue
             try:
                 for each in references:
-                    entry = ReplicaEntry(repository.path, each, now, now + SETTLING)
+                    deletes = action == "delete"
+                    entry = ReplicaEntry(repository.path, each, now, now + SETTLING, deletes=deletes)
                     await self._store.read(target.queue.add, entry)
             except (ReplicationQueueFull, StoreError, OSError) as error:
                 reason = "the queue is full" if isinstance(error, ReplicationQueueFull) else reason_of(error)
@@ -114,7 +116,7 @@ class Replicator:
             return
         entries = await self._store.read(target.queue.entries)
         self._metrics.replication_waiting.labels(target.registry, target.url).set(len(entries))
-        due = [each for each in entries if each.due <= now]
+        due = sorted((each for each in entries if each.due <= now), key=lambda each: each.attempts)
         if not due:
             return
         client, refusals = target.client(self._metrics, time.monotonic), 0
@@ -145,6 +147,9 @@ class Replicator:
             return error
         except CopyFailed as error:
             await self._put_off(target, entry, str(error), hopeless=True)
+            return None
+        except OSError as error:  # of one file; where the whole disk fails, the queue does, too
+            await self._put_off(target, entry, reason_of(error), hopeless=False)
             return None
         await self._store.read(target.queue.finish, entry)
         self._count(target, "sent" if done else "present")

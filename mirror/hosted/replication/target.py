@@ -73,7 +73,10 @@ class ReplicaTarget:
         digest = reference if isinstance(reference, Digest) else await source.tagged(reference)
         if digest is None or await source.manifest(digest) is None:
             # Not every registry can delete a tag, and one that went with its manifest needs no deletion.
-            if not self.settings.deletes or await client.digest_of(path, reference) is None:
+            if (
+                not (self.settings.deletes and entry.deletes)
+                or await client.digest_of(path, reference) is None
+            ):
                 return False
             await client.delete_manifest(path, reference)
             return True

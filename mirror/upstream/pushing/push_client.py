@@ -1,8 +1,8 @@
 """A registry that content is pushed to: uploads, mounts, manifests, deletions (distribution-spec, "Push").
 
-All methods raise UpstreamError and nothing else; temporary failures have been retried by then. Credentials
-and content go to the origin of the registry alone: no redirect of a push, and no upload elsewhere, is
-followed (invariant 6).
+All methods raise UpstreamError and what the content of a blob raises, nothing else; temporary failures have
+been retried by then. Credentials and content go to the origin of the registry alone: no redirect of a push,
+and no upload elsewhere, is followed (invariant 6).
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class PushClient:
             lambda: self._ask("PUT", url, path, (200, 201, 202), {**headers, **self._headers}, data)
         )
         told = response.headers.get("Docker-Content-Digest")
-        if told is not None and told != str(Digest.of(data, told.partition(":")[0] or "sha256")):
+        if told is not None and not _is_of(told, data):
             raise self._error(
                 Failure.INVALID, f"{path}: the manifest was kept as {told:.140}, which it is not"
             )
@@ -150,16 +150,25 @@ class PushClient:
         return False
 
     async def _upload(self, url: URL, path: str, headers: Mapping[str, str], body: OpenBody) -> None:
+        failed: list[Exception] = []  # of the content: the connection breaks off then, without its fault
         try:
             async with asyncio.timeout(self._patience) as limit:
 
                 async def pieces() -> AsyncIterator[bytes]:
                     loop = asyncio.get_running_loop()
-                    async for piece in body():
-                        yield piece
-                        limit.reschedule(loop.time() + self._patience)
+                    try:
+                        async for piece in body():
+                            yield piece
+                            limit.reschedule(loop.time() + self._patience)
+                    except Exception as error:
+                        failed.append(error)
+                        raise
 
                 await self._ask("PUT", url, path, (201, 204), headers, pieces)
+        except UpstreamError:
+            if failed:
+                raise failed[-1] from None
+            raise
         except TimeoutError:
             raise self._error(Failure.TIMEOUT, f"{path}: the upload came to a standstill") from None
 
@@ -260,6 +269,14 @@ def push_scope(key: str) -> str:
     target, _, source = key.partition(" ")
     scope = f"repository:{target}:pull,push"
     return f"{scope} repository:{source}:pull" if source else scope
+
+
+def _is_of(told: str, data: bytes) -> bool:
+    try:
+        digest = Digest.parse(told)
+    except RegistryError:
+        return False
+    return digest == Digest.of(data, digest.algorithm)
 
 
 def _doing(method: str) -> str:

@@ -1,6 +1,7 @@
 """Files and folders as the source of a copy."""
 
 import asyncio
+import errno
 import io
 import os
 import tarfile
@@ -59,3 +60,15 @@ def test_folder_is_read_in_place_and_no_link_is_followed(tmp_path: Path) -> None
     os.symlink("/etc/passwd", tmp_path / "link")
     with pytest.raises(OSError, match="symbolic links"):
         open_plain(tmp_path / "link")
+
+
+def test_folder_without_room_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, data = bundle()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(Path, "mkdir", _no_room)
+    with pytest.raises(CopyFailed, match=f"{tmp_path}, which TMPDIR names: No space"):
+        archive_source(io.BytesIO(data)).__enter__()
+
+
+def _no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

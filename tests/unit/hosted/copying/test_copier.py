@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mirror.hosted.copying import copier
 from mirror.hosted.copying.copier import Copied, Copier
 from mirror.hosted.copying.places import CopiedManifest, CopyFailed, OpenBody
 from mirror.oci.digest import Digest
@@ -120,3 +121,10 @@ async def test_copy_without_a_platform_names_it() -> None:
     target = Memory()
     target.manifests[lost] = manifest_of([b"one"])
     assert (await Copier(source, target).copy(root, [Tag("1")])).manifests == 2
+
+
+async def test_manifests_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, root = platforms()
+    monkeypatch.setattr(copier, "MOST_BYTES", 1000)
+    with pytest.raises(CopyFailed, match="more than 1000 bytes"):
+        await Copier(source, Memory()).copy(root, [Tag("1")])

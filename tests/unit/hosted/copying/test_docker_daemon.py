@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.hosted.copying.archive_source import archive_source
 from mirror.hosted.copying.docker_daemon import saved_image
 from mirror.hosted.copying.places import CopyFailed
 
@@ -34,5 +35,28 @@ def test_answer_that_is_no_http_is_an_error(tmp_path: Path) -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(CopyFailed, match="BadStatusLine"), saved_image("a", path):
+            pass
+        thread.join()
+
+
+def test_answer_that_breaks_off_is_an_error(tmp_path: Path) -> None:
+    path = str(tmp_path / "docker.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n200\r\ncut short")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with (
+            pytest.raises(CopyFailed, match="broke off"),
+            saved_image("a", path) as file,
+            archive_source(file),
+        ):
             pass
         thread.join()

@@ -54,3 +54,22 @@ def test_queue_is_bounded_and_damage_is_removed(tmp_path: Path, monkeypatch: pyt
     path.write_text("{")
     assert found.entries() == []
     assert found.count() == 0
+
+
+def test_deletion_stays_one_until_it_is_done(tmp_path: Path) -> None:
+    """A push that is refused queues the tag again, and would take the deletion's place."""
+    found = ReplicationQueue(tmp_path, "key")
+    deleted, pushed = ReplicaEntry("app", "1", 10.0, deletes=True), ReplicaEntry("app", "1", 20.0)
+    found.add(deleted)
+    found.add(pushed)
+    (entry,) = found.entries()
+    assert (entry.queued, entry.deletes) == (20.0, True)
+    found.begin(entry)
+    found.add(pushed)
+    assert [each.deletes for each in found.entries()] == [True]
+    found.put_off(entry, ReplicaEntry("app", "1", 20.0, attempts=1, deletes=True))
+    assert [(each.attempts, each.deletes) for each in found.entries()] == [(0, True)]
+    found.begin(entry)
+    found.finish(entry)
+    found.add(pushed)
+    assert found.entries() == [pushed]

@@ -17,6 +17,7 @@ from mirror.hosted.replication.replicator import FIRST_PAUSE, MOST_REFUSALS, SET
 from mirror.hosted.replication.target import ReplicaTarget
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
+from mirror.oci.errors import RegistryError
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
 from mirror.util.tasks import Tasks
@@ -74,6 +75,12 @@ async def scene(tmp_path: Path, **options: Any) -> AsyncIterator[Scene]:
         found = Scene(mirror, other, settings)
         yield found
         await found.tasks.close()
+
+
+def damage(descriptor: int, data: bytes) -> None:
+    path = Path(f"/proc/self/fd/{descriptor}").readlink()
+    path.chmod(0o600)
+    path.write_bytes(data)
 
 
 async def sign(registry: HostedRegistry, subject: Digest) -> Digest:
@@ -194,3 +201,52 @@ async def test_only_repositories_that_match_are_sent(tmp_path: Path, patterns: l
         await push_image(found.registry, APP, "1")
         await found.send()
         assert (await found.there("1") is None) == (patterns == ["team/*"])
+
+
+async def test_image_on_which_the_target_breaks_down_keeps_no_other_back(tmp_path: Path) -> None:
+    came: list[str] = []
+
+    async def answered(request: web.BaseRequest, _: Seen) -> web.StreamResponse:
+        await request.read()
+        if request.method == "HEAD":
+            return web.Response(status=404)
+        if request.method == "POST":
+            return web.Response(status=202, headers={"Location": f"{request.path}1"})
+        reference = request.path.rpartition("/")[2]
+        if "/manifests/" in request.path and reference != "bad":
+            came.append(reference)
+        return web.Response(status=500 if reference == "bad" else 201)
+
+    async with Site(answered) as site, scene(tmp_path, url=site.url) as found:
+        await push_image(found.registry, APP, "bad")
+        await found.send()
+        await push_image(found.registry, APP, "good", [b"other"])
+        await found.send(FIRST_PAUSE)
+        assert came == ["good"]
+        assert await found.waiting() == 1
+
+
+async def test_damaged_blob_keeps_no_other_image_back(tmp_path: Path) -> None:
+    async with scene(tmp_path) as found:
+        await push_image(found.registry, APP, "bad", [b"layer" * 100_000])
+        blob = await found.registry.store.open_blob(APP, Digest.of(b"layer" * 100_000))
+        assert blob.blob is not None
+        await asyncio.to_thread(damage, blob.blob.file.fileno(), b"other" * 100_000)
+        blob.close()
+        good = await push_image(found.registry, APP, "good", [b"other"])
+        await found.send()
+        assert await found.there("good") == str(good)
+        (entry,) = await found.registry.store.read(found.target.queue.entries)
+        assert "other bytes" in entry.reason
+
+
+async def test_refused_push_deletes_nothing_at_the_target(tmp_path: Path) -> None:
+    """A client that may push, and not delete, would delete there what only the target has."""
+    async with scene(tmp_path, deletes=True) as found:
+        digest = await push_image(found.other, APP, "old")
+        refused = manifest_of([b"not pushed"])
+        with pytest.raises(RegistryError, match="push it first"):
+            await found.registry.put_manifest(APP, Tag("old"), OCI_MANIFEST, refused)
+        await found.send()
+        assert await found.there("old") == str(digest)
+        assert await found.waiting() == 0

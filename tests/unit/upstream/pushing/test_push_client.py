@@ -129,3 +129,27 @@ async def test_password_goes_only_to_who_asks_for_it(tmp_path: Any) -> None:
 def test_scope_names_the_source_of_a_mount() -> None:
     assert push_scope("app") == "repository:app:pull,push"
     assert push_scope("app base") == "repository:app:pull,push repository:base:pull"
+
+
+@pytest.mark.parametrize("told", ["odd:0123", "shake_128:00", "sha256:00", ""])
+async def test_digest_that_is_none_is_an_error_of_the_registry(told: str) -> None:
+    registry = Registry(put=answer(201, Docker_Content_Digest=told))
+    async with client_of(registry) as client:
+        with pytest.raises(UpstreamError, match="which it is not"):
+            await client.put_manifest("app", Tag("1"), OCI_MANIFEST, b"{}")
+
+
+async def test_content_that_breaks_off_is_no_failure_of_the_registry() -> None:
+    """Else a blob that is damaged here would let a target rest that has no fault."""
+    begun: list[int] = []
+
+    async def damaged() -> AsyncIterator[bytes]:
+        begun.append(1)
+        yield DATA[:4]
+        raise ValueError("damaged")
+
+    registry = Registry(post=answer(202, Location="/v2/app/blobs/uploads/1"), delete=answer(204))
+    async with client_of(registry, attempts=3) as client:
+        with pytest.raises(ValueError, match="damaged"):
+            await client.put_blob("app", DIGEST, len(DATA), damaged)
+    assert begun == [1]
