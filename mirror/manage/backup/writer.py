@@ -242,5 +242,9 @@ def _claim(descriptor: int, part: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise BackupError(f"another backup writes {part} right now") from None
-    os.fchmod(descriptor, 0o600)
+    if os.fstat(descriptor).st_mode & 0o077:
+        try:
+            os.fchmod(descriptor, 0o600)
+        except PermissionError:  # this process is not root any more, who has opened the file
+            raise BackupError(f"{part} is there, and readable for others: remove it") from None
     os.ftruncate(descriptor, 0)
