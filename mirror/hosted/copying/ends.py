@@ -14,6 +14,8 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.hosted.hosted_index import HostedIndex
+from mirror.store.hosted.push_writer import PushWriter
 from mirror.upstream.pushing.push_client import PushClient
 from mirror.upstream.registry_client import RegistryClient
 
@@ -43,6 +45,7 @@ class CopyEnds:
         self._readers: dict[str, RegistryClient] = {}
         self._writers: dict[str, PushClient] = {}
         self._mounts: dict[str, dict[Digest, str]] = {}
+        self._pushes: PushWriter | None = None
 
     async def source(self, place: ImagePlace) -> tuple[CopySource, Digest]:
         """Return the repository of an image, and the image's digest. Raises CopyFailed."""
@@ -63,7 +66,9 @@ class CopyEnds:
         """Return the repository that an image is brought to."""
         if place.registry in self._hosted:
             repository = Repository(place.registry, place.path)
-            return FolderTarget(self._open_folder(), repository, self._hosted[place.registry])
+            folder = self._open_folder()
+            self._pushes = self._pushes or PushWriter(folder, HostedIndex(folder))
+            return FolderTarget(folder, repository, self._hosted[place.registry], self._pushes)
         writer = self._writers.get(place.registry)
         if writer is None:
             writer = self._writers[place.registry] = PushClient(self._settings(place.registry), self._metrics)

@@ -80,12 +80,19 @@ class FolderSource:
 class FolderTarget:
     """A hosted repository of the cache folder, which keeps its quotas and its immutable tags."""
 
-    def __init__(self, folder: CacheDirectory, repository: Repository, settings: HostedSettings) -> None:
+    def __init__(
+        self,
+        folder: CacheDirectory,
+        repository: Repository,
+        settings: HostedSettings,
+        writer: PushWriter | None = None,
+    ) -> None:
+        """`writer`: one for all repositories that one process writes, as each has a file of the journal."""
         self._folder = folder
         self._repository = repository
         self._settings = settings
         self._quotas = Quotas(settings.quota, settings.repository_quota)
-        self._writer = PushWriter(folder, HostedIndex(folder))
+        self._writer = writer or PushWriter(folder, HostedIndex(folder))
         self._uploads = UploadStore(folder.path / "uploads")
         HostedIndex(folder).names.register([settings.name], ())
 

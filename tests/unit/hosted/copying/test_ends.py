@@ -1,14 +1,19 @@
 """Ends of a copy by their names: which registry, by which address, with which login."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mirror.config.endpoints import UpstreamSettings
+from mirror.hosted.copying.copier import Copier
 from mirror.hosted.copying.ends import CopyEnds, docker_config
 from mirror.hosted.copying.names import parse_place
 from mirror.hosted.copying.registry_ends import RegistryTarget
+from mirror.oci.reference import Tag
+from mirror.store.hosted.push_journal import FOLDER
+from tests.hosting import APP, hosted_of, office, push_image
 
 KNOWN = UpstreamSettings.model_validate({"name": "known.lan", "url": "https://elsewhere.lan", "prefix": "p"})
 
@@ -45,3 +50,20 @@ def test_logins_are_found_where_clients_keep_them(tmp_path: Path) -> None:
     other = tmp_path / "auth.json"
     other.write_text("{}")
     assert docker_config({"HOME": str(tmp_path), "REGISTRY_AUTH_FILE": str(other)}) == other
+
+
+async def test_images_of_one_command_share_a_file_of_the_journal(tmp_path: Path) -> None:
+    """Each takes room on the disk until it is settled, and a command may bring a thousand images."""
+    async with office(tmp_path / "cache") as mirror:
+        registry = hosted_of(mirror)
+        root = await push_image(registry, APP, "1")
+        folder, journal = registry.store.folder, tmp_path / "cache" / FOLDER
+        ends = CopyEnds([], [registry.settings(APP)], folder, {})
+        source, _ = await ends.source(parse_place("office/app:1", ["office"]))
+        before = await asyncio.to_thread(lambda: len(list(journal.iterdir())))
+        for name in ("a", "b", "c"):
+            place = parse_place(f"office/{name}:1", ["office"])
+            target = await asyncio.to_thread(ends.target, place)
+            await Copier(source, target).copy(root, [Tag("1")])
+        assert await asyncio.to_thread(lambda: len(list(journal.iterdir()))) == before + 1
+        await ends.close()
