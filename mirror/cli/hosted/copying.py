@@ -162,7 +162,7 @@ def retag(
         if each.registry not in hosted or each.below:
             fail(f"{each} is no image of a hosted registry: registry-mirror copy is for others", 2)
     with ExitStack() as stack:
-        job = _Job(source, places[1], place=places[0])
+        job = _Job(source, places[1].for_image(source), place=places[0])
         folder = _folder(list(places), settings, stack)
         _run(_Copying(settings, folder, {}), [job], referrers=referrers, as_json=as_json)
 
@@ -258,7 +258,6 @@ async def _copy(ends: "CopyEnds", job: _Job, view: "ProgressView", *, referrers:
     from mirror.hosted.copying.copier import Copier
     from mirror.hosted.copying.places import CopyFailed
     from mirror.oci.errors import RegistryError
-    from mirror.oci.reference import Tag
     from mirror.store.errors import StoreError
     from mirror.upstream.errors import UpstreamError
     from mirror.util.progress.amounts import ImageProgress, ProgressAmount
@@ -272,8 +271,7 @@ async def _copy(ends: "CopyEnds", job: _Job, view: "ProgressView", *, referrers:
             source, digest = await ends.source(job.place)
         if source is None or digest is None:
             raise AssertionError("a job without a source")
-        reference = job.target.reference
-        tags = [reference] if isinstance(reference, Tag) else []
+        tags = job.target.tags_for(digest)
         copier = Copier(source, ends.target(job.target), referrers=referrers)
         found = await copier.copy(digest, tags, show)
     except (CopyFailed, UpstreamError, StoreError, RegistryError, OSError) as error:

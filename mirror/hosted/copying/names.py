@@ -37,6 +37,12 @@ class ImagePlace(Struct, frozen=True):
         mark = "@" if isinstance(self.reference, Digest) else ":"
         return name if self.reference is None else f"{name}{mark}{self.reference}"
 
+    def tags_for(self, digest: Digest) -> list[Tag]:
+        """Return the tags that an image gets here. Raises CopyFailed if this is the place of another one."""
+        if isinstance(self.reference, Digest) and self.reference != digest:
+            raise CopyFailed(f"the image has the digest {digest}, and not that of {self}")
+        return [self.reference] if isinstance(self.reference, Tag) else []
+
     def for_image(self, name: str, registries: Collection[str] = ()) -> "ImagePlace":
         """Return the place of one of several images, by the name that an archive or a registry gives it.
 
@@ -68,6 +74,10 @@ def parse_place(text: str, registries: Collection[str]) -> ImagePlace:
     if slash and (first in registries or _is_host(first)):
         path, tag, digest = split_name(rest.removesuffix("/"))
     else:
+        if text in registries:
+            raise CopyFailed(
+                f"{text!r} is a registry: name an image of it, or write {text}/ to keep the names"
+            )
         name, tag, digest = split_name(text.removesuffix("/"))
         first, path = DOCKER_HUB, name if "/" in name else f"{HUB_NAMESPACE}/{name}"
     try:

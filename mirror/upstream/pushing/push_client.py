@@ -38,6 +38,9 @@ PATIENCE = 4.0
 # Time, in seconds, in which an attempt may be repeated: a push is no client that waits for headers.
 RETRIED_SECONDS = 600.0
 
+# Time, in seconds, to tell a registry that an upload is given up: a mirror that stops does not wait for long.
+ABANDON_SECONDS = 2.0
+
 
 class PushClient:
     """Client of one registry. Repository paths are the registry's own."""
@@ -144,8 +147,9 @@ class PushClient:
         try:
             await self._upload(url, path, headers, body)
         except BaseException:
-            with contextlib.suppress(UpstreamError):  # the registry's session, which ends by itself too
-                await asyncio.shield(self._ask("DELETE", location, path, range(200, 500)))
+            with contextlib.suppress(UpstreamError, TimeoutError):  # the session ends by itself, too
+                async with asyncio.timeout(ABANDON_SECONDS):
+                    await self._ask("DELETE", location, path, range(200, 500))
             raise
         return False
 

@@ -151,6 +151,8 @@ def test_retag_moves_no_bytes(scene: Scene) -> None:
     done = scene.run("retag", "office/org/app:1", "office/released/app:1", "--json")
     assert json.loads(done.stdout.splitlines()[-1])["failed"] == 0
     assert scene.tag("org/app", "2") == scene.tag("released/app", "1") == scene.roots[TWO]
+    scene.run("retag", "office/org/app:2", "office/third")  # the name of the image, without another one
+    assert scene.tag("third", "2") == scene.roots[TWO]
     assert scene.held() == before
     missing = scene.run("retag", "office/org/app:none", "office/org/app:2")
     assert missing.returncode == 1

@@ -4,6 +4,7 @@ import pytest
 
 from mirror.hosted.copying.names import ImagePlace, parse_place
 from mirror.hosted.copying.places import CopyFailed
+from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 
 KNOWN = ("office", "docker.io")
@@ -64,3 +65,18 @@ def test_image_without_a_name_needs_one() -> None:
     with pytest.raises(CopyFailed, match="has no name"):
         ImagePlace("office", "", None, below=True).for_image("")
     assert parse_place("office/a", KNOWN).for_image("3").reference == Tag("3")
+
+
+def test_registry_without_an_image_is_no_image_of_docker() -> None:
+    """Else `office` for `office/` would send the image to docker.io/library/office."""
+    with pytest.raises(CopyFailed, match=r"'office' is a registry.*office/"):
+        parse_place("office", ["office"])
+    assert str(parse_place("office:1", ["office"])) == "docker.io/library/office:1"
+
+
+def test_place_of_a_digest_takes_no_other_image() -> None:
+    own, other = Digest.of(b"own"), Digest.of(b"other")
+    assert parse_place(f"office/app@{own}", ["office"]).tags_for(own) == []
+    assert parse_place("office/app:1", ["office"]).tags_for(own) == [Tag("1")]
+    with pytest.raises(CopyFailed, match=str(own)):
+        parse_place(f"office/app@{other}", ["office"]).tags_for(own)

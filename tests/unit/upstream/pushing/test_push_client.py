@@ -1,5 +1,6 @@
 """Pushes to a registry: logins, mounts, refusals in its own words, and nothing sent to another server."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.pushing import push_client
 from mirror.upstream.pushing.push_client import PushClient, push_scope
 from tests.fakes.site import Seen, Site
 
@@ -153,3 +155,32 @@ async def test_content_that_breaks_off_is_no_failure_of_the_registry() -> None:
         with pytest.raises(ValueError, match="damaged"):
             await client.put_blob("app", DIGEST, len(DATA), damaged)
     assert begun == [1]
+
+
+async def test_upload_that_is_cancelled_waits_for_no_registry_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mirror that stops cancels its replication, and would wait for half a minute."""
+    monkeypatch.setattr(push_client, "ABANDON_SECONDS", 0.01)
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    class Hanging(Registry):
+        async def __call__(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+            if request.method != "POST":
+                asked.set()
+                await ended.wait()
+            return await super().__call__(request, seen)
+
+    hanging = Hanging(
+        post=answer(202, Location="/v2/app/blobs/uploads/1"), put=answer(201), delete=answer(204)
+    )
+    async with client_of(hanging) as client:
+        task = asyncio.ensure_future(client.put_blob("app", DIGEST, len(DATA), body))
+        await asked.wait()
+        task.cancel()
+        try:
+            done, _ = await asyncio.wait([task], timeout=20)
+        finally:
+            ended.set()
+        assert done
+        assert task.cancelled()
