@@ -162,15 +162,10 @@ class AdminClient:
         return answer.status, found
 
     def _prepared(self, seconds: float, ca: str | None) -> http.client.HTTPConnection:
-        parts, port = urlsplit(self._place.url), None
-        with suppress(ValueError):
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-        if parts.scheme not in ("http", "https") or not parts.hostname or port is None or parts.username:
-            raise NoAnswer("--server must be a URL without a password: http://HOST:PORT or https://HOST:PORT")
-        if parts.scheme == "http":
-            return http.client.HTTPConnection(parts.hostname, port, timeout=seconds)
-        context = self._context(ca)
-        return http.client.HTTPSConnection(parts.hostname, port, timeout=seconds, context=context)
+        scheme, host, port = _address(self._place.url)
+        if scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=seconds)
+        return http.client.HTTPSConnection(host, port, timeout=seconds, context=self._context(ca))
 
     def _context(self, ca: str | None) -> ssl.SSLContext:
         if self._place.certificate is not None:
@@ -182,3 +177,15 @@ class AdminClient:
             return ssl.create_default_context(cafile=ca)
         except OSError as error:
             raise NoAnswer(f"the certificates in {ca} cannot be read: {error.strerror or error}") from None
+
+
+def _address(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of a URL. Raises NoAnswer for what is none."""
+    with suppress(ValueError):  # of brackets, of a port, and of a host that no name server can have
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        host.encode("idna")
+        fits = host and host.isprintable() and " " not in host and not parts.username
+        if fits and parts.scheme in ("http", "https"):
+            return parts.scheme, host, port
+    raise NoAnswer("--server must be a URL without a password: http://HOST:PORT or https://HOST:PORT")

@@ -98,7 +98,11 @@ async def test_admin_client_bounds_an_answer(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["", "mirror.lan:5002", "ftp://x", "http://", "http://x:99999", "http://a:b@x"]
+    "url",
+    [
+        *("", "mirror.lan:5002", "ftp://x", "http://", "http://x:99999", "http://a:b@x"),
+        *("http://[::1", "http://a b", "http://a..b:5002", f"http://{'x' * 70}", "http://x\x7f"),
+    ],
 )
 def test_admin_client_refuses_what_is_no_url(url: str) -> None:
     with pytest.raises(NoAnswer, match="--server must be a URL"):
