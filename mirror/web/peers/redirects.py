@@ -5,10 +5,12 @@ answered here for a while. What a redirect hands out is a key to one blob for so
 """
 
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 from aiohttp import web
 
+from mirror.access.policy import parse_address
+from mirror.cache.results import Outcome
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
@@ -57,14 +59,11 @@ class StoreRedirects:
             return None
         self._sent.put(asked, True)
         self._metrics.shared_redirects.labels("sent").inc()
-        record.status, record.note = STATUS, "sent to the object store"
+        record.outcome, record.status, record.note = Outcome.HIT, STATUS, "sent to the object store"
         record.first_byte()
         kept = {"Location": url, "Docker-Content-Digest": str(digest), "Cache-Control": "no-store"}
         return web.Response(status=STATUS, headers={**COMMON, **kept, "Content-Length": "0"})
 
     def _is_near(self, client: str) -> bool:
-        try:
-            address = ip_address(client)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
+        address = parse_address(client)
+        return address is not None and any(address in network for network in self._networks)

@@ -55,6 +55,7 @@ async def test_redirect_sends_a_client_to_the_store_and_answers_one_that_comes_b
         other = await get(mirror.address, url, "User-Agent: another/1.0")
         assert other.status == 307
         assert (await redirects(mirror, "sent"), await redirects(mirror, "refused")) == (3, 1)
+        assert await mirror.metric('registry_mirror_requests_total{kind="blob",outcome="error"}') == 0
 
 
 async def test_redirect_is_for_networks_and_large_blobs_that_the_store_has(
