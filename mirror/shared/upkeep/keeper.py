@@ -56,6 +56,12 @@ class TierKeeper:
         size = plan.size - sum(each.size for each in removed)
         return UpkeepResult(plan.blobs - len(removed), size, removed)
 
+    async def tidy(self) -> None:
+        """Fold and forget uses and small objects; no blob goes."""
+        now = self._clock()
+        await self._ledger.read(now)
+        await self._sweep(now)
+
     async def _sweep(self, now: float) -> None:
         for prefix, seconds in KEPT.items():
             async for each in self._objects.names(prefix):

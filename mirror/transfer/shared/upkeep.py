@@ -28,10 +28,12 @@ log = get_logger(__name__)
 # Interval, in seconds, between two ticks.
 TICK_SECONDS = 10.0
 
-# Intervals, in seconds: of writing uses, of writing pins that are the same, and of cleaning.
+# Intervals, in seconds: of writing uses, of writing pins that are the same, of cleaning, and of tidying up
+# the small objects where no limit removes blobs.
 USES_SECONDS = 60.0
 PINS_SECONDS = 24 * 3600.0
 UPKEEP_SECONDS = 600.0
+TIDY_SECONDS = 24 * 3600.0
 
 UPKEEP_KEY = "upkeep"
 
@@ -129,12 +131,15 @@ class TierUpkeep:
 
     async def _clean(self) -> None:
         now = self._clock()
-        if not self._limits.any or now < self._next_upkeep or not self._tier.coordinated:
+        if now < self._next_upkeep or not self._tier.coordinated:
             return
-        self._next_upkeep = now + UPKEEP_SECONDS / 4
+        self._next_upkeep = now + (UPKEEP_SECONDS / 4 if self._limits.any else TIDY_SECONDS)
         mine = new_holder(self._tier.address)
         acquire = lambda: self._leases.acquire(UPKEEP_KEY, mine, UPKEEP_SECONDS)  # noqa: E731
         if await self._tier.ask(LEASES, "acquire", acquire, None) != mine:
+            return
+        if not self._limits.any:
+            await self._keeper.tidy()
             return
         done = await self._keeper.run(self._limits)
         self._metrics.shared_removed.inc(len(done.removed))

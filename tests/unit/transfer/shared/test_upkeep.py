@@ -89,6 +89,26 @@ async def test_upkeep_without_limits_removes_nothing_and_writes_uses_in_batches(
     await tier.close()
 
 
+async def test_upkeep_without_limits_keeps_no_small_objects_for_ever() -> None:
+    """Uses, records and leases go as they do with limits; each mirror sees to that once a day."""
+    site = Site()
+    tier, upkeep, _ = await site.mirror("one", TierLimits())
+    digest = await put(site.blobs, b"blob")
+    for _ in range(24):
+        await tier.find(digest)
+        await upkeep.tick(None)
+        site.now += HOUR
+    for prefix in ("records", "leases"):
+        await site.objects.write(f"{prefix}/x", b"x")
+    assert len(site.objects._objects) == 26
+    site.now += 100 * 24 * HOUR
+    await upkeep.tick(pins())
+    small = [each for each in site.objects._objects if not each.startswith(("leases/upkeep", "pins/"))]
+    assert small == []
+    assert await site.blobs.stat(digest) is not None
+    await tier.close()
+
+
 def test_use_notes_are_bounded_and_of_one_hour() -> None:
     """More blobs than that count as used when they were written."""
     now = 0.0
