@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Mapping, MutableMapping
 from contextvars import ContextVar, Token
+from threading import Timer
 from typing import cast
 
 from opentelemetry.context import Context
@@ -23,6 +24,10 @@ log = get_logger(__name__)
 
 # Time, in seconds, that one request to the collector may take.
 EXPORT_SECONDS = 5
+
+# Time, in seconds, in which the last spans are sent; then a mirror ends without them. What is being sent then
+# takes EXPORT_SECONDS more at most.
+CLOSE_SECONDS = 3.0
 
 # Interval, in seconds, between lines of the log about spans that could not be sent.
 COMPLAINT_SECONDS = 60.0
@@ -84,8 +89,8 @@ class OtelTracing:
         sampler = ParentBased(ratio, remote_parent_sampled=ratio)
         resource = Resource.create({"service.name": service, "service.version": __version__})
         self._provider = TracerProvider(sampler, resource, shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_SECONDS)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_SECONDS)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("registry-mirror", __version__)
         self._propagate = frozenset(propagate)
 
@@ -112,7 +117,11 @@ class OtelTracing:
         return CURRENT.get()
 
     def close(self) -> None:
+        giving_up = Timer(CLOSE_SECONDS, self._exporter.shutdown)  # else each batch takes its whole time
+        giving_up.daemon = True
+        giving_up.start()
         self._provider.shutdown()
+        giving_up.cancel()
 
     def _context(self) -> Context:
         current = CURRENT.get()

@@ -4,13 +4,15 @@ import asyncio
 import gzip
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from socket import create_server, socket
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from mirror.util.tracing import otel
 from mirror.util.tracing.spans import ACTIVE
 from tests.contract.test_bounds_fills import until
 from tests.fakes.registry import FakeRegistry
@@ -171,3 +173,32 @@ async def test_traces_without_a_collector_change_nothing(tmp_path: Path) -> None
             began = time.monotonic()
         assert time.monotonic() - began < 20
         assert ACTIVE.tracing is None
+
+
+def test_collector_that_does_not_answer_is_given_up_when_the_mirror_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The batches of a full queue do not time out one by one."""
+    monkeypatch.setattr(otel, "EXPORT_SECONDS", 0.5)
+    monkeypatch.setattr(otel, "CLOSE_SECONDS", 0.0)
+    with create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
+        tracing = otel.OtelTracing(url, "test", 1.0, ())
+        for _ in range(2000):
+            tracing.request("request", {}).end({})
+        before = connections(silent)
+        tracing.close()
+        after = connections(silent)
+        assert len(after) < 3
+    for each in before + after:
+        each.close()
+
+
+def connections(server: socket) -> list[socket]:
+    """Accept the connections that wait, and hold them."""
+    server.setblocking(False)
+    found: list[socket] = []
+    with suppress(BlockingIOError):
+        while True:
+            found.append(server.accept()[0])
+    return found
