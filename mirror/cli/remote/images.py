@@ -26,23 +26,26 @@ def list_images(remote: Remote, images: str, *, as_json: bool) -> None:
 
 def remove_images(remote: Remote, names: list[str], *, forced: bool, as_json: bool) -> None:
     """Remove images, one after the other."""
-    done = [_removed(remote, name, forced=forced) for name in names]
-    freed = sum(each["freed"] for each in done)
-    removed = [name for each in done for name in each["images"]]
+    removed, freed = list[str](), 0
+    for name in names:
+        done = _removed(remote, name, forced=forced)
+        removed += done["images"]
+        freed += done["freed"]
+        for each in () if as_json else done["images"]:
+            say(f"removed {each}")
     if as_json:
         json_document({"dry_run": False, "removed": removed, "pinned": [], "freed": freed})
         return
-    for name in removed:
-        say(f"removed {name}")
     tell(_total(removed, freed))
 
 
 def plan_removal(remote: Remote, images: str, *, forced: bool, quiet: bool) -> list[str]:
     """Return what a removal takes away, and print it. The command ends with 1 if that is nothing."""
     wanted = remote.pattern(images)
-    named = [each["reference"] for each in remote.images(wanted)]
     if wanted.digest is not None and "*" not in wanted.name:
-        named.append(str(wanted))
+        named = [str(wanted)]  # whatever its tags are
+    else:
+        named = [each["reference"] for each in remote.images(wanted)]
     plans = [remote.get("removal", reference=each) for each in dict.fromkeys(named)]
     pinned = [name for each in plans for name in each["pinned"]]
     found = [name for each in plans for name in (*each["images"], *(each["pinned"] if forced else ()))]

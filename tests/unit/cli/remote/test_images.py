@@ -46,3 +46,18 @@ async def test_images_of_a_running_mirror_are_removed(
         await asked(remote, images.remove_images, found[2:], forced=True, as_json=False)
         assert "removed docker.io/library/alpine:3.22" in capsys.readouterr().out
         assert (await mirror.api("images"))["rows"] == []
+
+
+async def test_image_of_a_running_mirror_is_removed_by_its_digest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An image with a tag is counted, and removed, once."""
+    async with holding(tmp_path) as (mirror, remote):
+        (row,) = (await mirror.api("images"))["rows"]
+        wanted = f"alpine@{row['digest']}"
+        found = await asked(remote, images.plan_removal, wanted, forced=False, quiet=False)
+        assert found == ["docker.io/library/alpine:3.20"]
+        assert capsys.readouterr().err.startswith("1 image, ")
+        await asked(remote, images.remove_images, found, forced=False, as_json=False)
+        assert capsys.readouterr().out == "removed docker.io/library/alpine:3.20\n"
+        assert (await mirror.api("images"))["rows"] == []
