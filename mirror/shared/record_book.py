@@ -21,6 +21,9 @@ from mirror.util.tasks import Tasks
 # How long the coordinator keeps a word, in seconds: longer than any is fresh that is confirmed again.
 RECENT_SECONDS = 7 * 24 * 3600.0
 
+# How long it keeps a word that there is no such tag: clients may ask for any number of names.
+MISSING_SECONDS = 3600.0
+
 # Interval, in seconds, at which a word that is no news is written to the bucket again.
 REWRITE_SECONDS = 3600.0
 
@@ -95,10 +98,19 @@ class RecordBook:
             if sealed is None:
                 continue
             if self._recent is not None and self._tier.coordinated:
-                await self._put(LEASES, self._recent, key, sealed)
+                seconds = RECENT_SECONDS if word.digest is not None else MISSING_SECONDS
+                await self._put(LEASES, (self._recent, seconds), key, sealed)
             durable = self._durable if self._tier.usable and self._is_news(key, word) else None
-            if durable is not None and await self._put(OBJECTS, durable, key, sealed):
+            if durable is None or await self._is_needless(durable, key, word):
+                continue
+            if await self._put(OBJECTS, (durable, RECENT_SECONDS), key, sealed):
                 self._written.put(key, word, WORD_BYTES + len(word.listing))
+
+    async def _is_needless(self, durable: Records, key: str, word: UpstreamWord) -> bool:
+        """Return whether the bucket needs no word of a missing tag: it has none that this one ends."""
+        if word.digest is not None or self._recent is None:
+            return False
+        return await self._read(OBJECTS, durable, key) is None
 
     def _is_news(self, key: str, word: UpstreamWord) -> bool:
         known = self._written.get(key)
@@ -107,9 +119,11 @@ class RecordBook:
         same = replace(known, confirmed=word.confirmed) == word
         return not same or word.confirmed - known.confirmed > REWRITE_SECONDS
 
-    async def _put(self, engine: str, records: Records, key: str, sealed: bytes) -> bool:
+    async def _put(self, engine: str, to: tuple[Records, float], key: str, sealed: bytes) -> bool:
+        records, seconds = to
+
         async def put() -> bool:
-            await records.put(key, sealed, RECENT_SECONDS)
+            await records.put(key, sealed, seconds)
             return True
 
         return await self._tier.ask(engine, "write record", put, False)

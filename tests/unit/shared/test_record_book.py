@@ -8,7 +8,13 @@ from mirror.shared.bucket_records import BucketRecords
 from mirror.shared.engines import Engines
 from mirror.shared.errors import TierError, TierFault
 from mirror.shared.memory import MemoryLeases, MemoryObjects, MemoryRecords, MemoryTier
-from mirror.shared.record_book import AHEAD_SECONDS, MAX_WAITING, REWRITE_SECONDS, RecordBook
+from mirror.shared.record_book import (
+    AHEAD_SECONDS,
+    MAX_WAITING,
+    MISSING_SECONDS,
+    REWRITE_SECONDS,
+    RecordBook,
+)
 from mirror.shared.tier import SharedTier
 from mirror.shared.upstream_word import Seal, UpstreamWord
 from mirror.util.tasks import Tasks
@@ -63,6 +69,25 @@ async def test_book_has_the_newest_word_and_the_bucket_what_outlives_it(tasks: T
     assert books.recent is not None
     books.recent._texts.clear()
     assert await book.find("tag/a") == found
+    await books.tier.close()
+
+
+async def test_book_keeps_no_word_for_long_of_a_tag_that_there_never_was(tasks: Tasks) -> None:
+    """A client may ask for any name: the coordinator forgets it soon, and the bucket has what ended alone."""
+    now = 0.0
+    books = Books(tasks, MemoryRecords(lambda: now))
+    book = await books.book()
+    book.add("tag/ended", UpstreamWord(books.now, WORD.digest, 1))
+    await book.wait_written()
+    books.now += 1
+    for key in ("tag/ended", "tag/never"):
+        book.add(key, UpstreamWord(books.now))
+        await book.wait_written()
+        assert await book.find(key) == UpstreamWord(books.now)
+    assert list(books.objects._objects) == ["records/tag/ended"]
+    now += MISSING_SECONDS + 1
+    assert await book.find("tag/never") is None
+    assert await book.find("tag/ended") == UpstreamWord(books.now)
     await books.tier.close()
 
 
