@@ -89,7 +89,10 @@ class UpkeepLedger:
         if known is not None:
             return known
         found = await self._objects.read(key)
-        marks = set() if found is None else read_marks(found.data)
+        if found is None:  # what it had is known no more, and would be taken for unused
+            message = f"{key} in the bucket is gone: another mirror tidies up at the same time"
+            raise TierError(TierFault.UNREACHABLE, message)
+        marks = read_marks(found.data)
         if f"/{ALL}-" in key:
             self._folded[key] = marks
         return marks

@@ -4,6 +4,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.shared.errors import TierError
+from mirror.shared.interfaces import StoredText
 from mirror.shared.memory import MemoryObjects
 from mirror.shared.upkeep.ledger import FOLD_HOURS, PIN_SECONDS, REMEMBERED_HOURS, UpkeepLedger
 from mirror.shared.upkeep.marks import mark_of
@@ -33,6 +34,26 @@ async def test_ledger_folds_hours_that_are_over_and_forgets_old_ones() -> None:
     assert sorted(objects._objects) == [f"uses/{START}/all-0", f"uses/{START + FOLD_HOURS}/m1-0"]
     assert (await ledger.read((START + REMEMBERED_HOURS + 10) * HOUR)).used == {}
     assert objects._objects == {}
+
+
+async def test_ledger_loses_no_uses_to_another_mirror_that_folds_at_once() -> None:
+    """The second one, whose list is old, gives up, and folds nothing without what the first has taken."""
+    objects = MemoryObjects()
+    await UpkeepLedger(objects).write_uses("one", START, {A})
+    now = (START + FOLD_HOURS + 1) * HOUR
+
+    class Late(MemoryObjects):
+        """The same objects; the other mirror folds while a list is on its way."""
+
+        async def read(self, key: str) -> StoredText | None:
+            await UpkeepLedger(objects).read(now)
+            return await objects.read(key)
+
+    late = Late()
+    late._objects = objects._objects
+    with pytest.raises(TierError, match="another mirror tidies up"):
+        await UpkeepLedger(late).read(now)
+    assert (await UpkeepLedger(objects).read(now)).used == {A: (START + 1) * HOUR}
 
 
 async def test_ledger_has_the_pins_of_all_mirrors_until_they_are_old() -> None:
