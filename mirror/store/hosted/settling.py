@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import msgspec
+
 from mirror.oci.digest import Digest
 from mirror.store.blobs.diskcache_disk import AdoptingDisk
 from mirror.store.blobs.entries import BlobRow, Origin
@@ -32,6 +34,9 @@ SETTLED_SECONDS = 60.0
 
 # Most files that wait for that age: 64 MiB.
 MOST_FILES = 64
+
+# End of the name of a file whose records are whole, and written by another version.
+UNREADABLE = ".unreadable"
 
 
 class Settlement:
@@ -63,7 +68,8 @@ class Settlement:
     def _files(self) -> list[Path]:
         """Return the files of the journal, the oldest first."""
         with suppress(FileNotFoundError):
-            return sorted((self._folder.path / FOLDER).iterdir())
+            found = (self._folder.path / FOLDER).iterdir()
+            return sorted(each for each in found if not each.name.endswith(UNREADABLE))
         return []
 
     def _settle(self, paths: Sequence[Path]) -> int:
@@ -71,13 +77,14 @@ class Settlement:
         with ExitStack() as stack:
             stack.enter_context(_locked(self._folder.path / FOLDER))
             mine = [each for each in paths if stack.enter_context(_abandoned(each))]
-            found = [batch for each in mine for batch in _read(each)]
+            read = {each: batches_in for each in mine if (batches_in := _read(each)) is not None}
+            found = [batch for batches_in in read.values() for batch in batches_in]
             self._index.put_again(sorted(found, key=lambda batch: (batch.number, batch.moment)))
             for each in found:
                 written += self._make_durable(each)
             for database in (self._blobs.database, self._folder.index.database):
                 database.sync_log()
-            for path in mine:
+            for path in read:
                 path.unlink()
         if written:
             log.warning("pushed manifests restored after a crash of this machine", manifests=written)
@@ -161,9 +168,17 @@ def _abandoned(path: Path) -> Iterator[bool]:
             yield is_name_of(path, file.fileno())
 
 
-def _read(path: Path) -> Iterator[PushBatch]:
+def _read(path: Path) -> list[PushBatch] | None:
+    """Return what a file has; None for one of another version, which is set aside: the mirror does start."""
     with open_file(path) as file:
-        yield from batches(file.read())
+        data = file.read()
+    try:
+        return list(batches(data))
+    except msgspec.MsgspecError as error:
+        aside = path.with_name(f"{path.name}{UNREADABLE}")
+        os.rename(path, aside)
+        log.error("file of the journal of pushes set aside", file=str(aside), reason=str(error))
+        return None
 
 
 def _synced(path: Path, data: bytes) -> bool:

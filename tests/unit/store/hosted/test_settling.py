@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mirror.oci.digest import Digest
@@ -15,6 +16,7 @@ from mirror.oci.reference import Tag
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.hosted import settling
 from mirror.store.hosted.hosted_index import HostedIndex
+from mirror.store.hosted.journal_file import record
 from mirror.store.hosted.opened import open_cache, settle_old
 from mirror.store.hosted.push_journal import FOLDER, JOURNALED_BYTES
 from mirror.store.hosted.push_writer import PushWriter
@@ -207,3 +209,17 @@ def test_settling_reads_no_foreign_file(place: Place) -> None:
     place.fail()
     assert place.tagged() == FIRST
     assert place.journal() == []
+
+
+@pytest.mark.parametrize("content", [b"\xc1", msgspec.msgpack.encode({"number": 1, "later": True})])
+def test_file_of_another_version_is_set_aside(place: Place, content: bytes) -> None:
+    """The mirror starts, and settles the rest."""
+    place.copy()
+    place.push(pushed(FIRST))
+    odd = place.path / FOLDER / "0"
+    odd.write_bytes(record(content))
+    place.fail("books", "blobs")
+    assert place.tagged() == FIRST
+    assert [each.name for each in place.journal()] == ["0.unreadable"]
+    settle_old(place.folder)
+    assert [each.name for each in place.journal()] == ["0.unreadable"]
