@@ -139,3 +139,21 @@ async def test_bundle_of_a_visitor_that_leaves_ends(scene: Scene) -> None:
     async with asyncio.timeout(60):
         while (await scene.mirror.ask(f"/api/v1/bundle?reference={NAME}")).status != 200:
             pass
+
+
+async def test_image_that_is_pinned_by_one_of_its_tags_loses_the_other(tmp_path: Path) -> None:
+    """The answer says what was removed, and what stays; once nothing goes, it is a refusal."""
+    async with FakeRegistry() as hub, paged(configured(tmp_path, {"hub.test": hub.url})) as mirror:
+        image = hub.add_image("team/app", "1", [b"layer"])
+        hub.repository("team/app").tags["2"] = str(image.manifest)
+        async with await Wire.open(mirror.address) as wire:
+            for tag in "12":
+                wire.send("GET", f"/v2/team/app/manifests/{tag}", [f"Accept: {OCI_MANIFEST}"])
+                assert (await wire.reply()).status == 200
+        scene = Scene(mirror, await token(mirror, "me", Action.ADMIN))
+        await scene.done("POST", "pins", platforms=[])
+        name = f"hub.test/team/app@{image.manifest}"
+        found = await scene.done("DELETE", "image", reference=name)
+        assert (found["images"], found["pinned"]) == (["hub.test/team/app:2"], [NAME])
+        again = await scene.change("DELETE", "image", HEADER, JSON, scene.admin, reference=name)
+        assert (again.status, b"is pinned, and stays" in again.body) == (409, True)

@@ -161,7 +161,7 @@ class Actions:
         """Remove an image."""
         image = await self._images.named(visitor, wanted.reference)
         removed = await self._removal(image, forced=wanted.forced, dry_run=False)
-        if removed.pinned:
+        if removed.pinned and not removed.images:
             raise ApiError(409, f"{image} is pinned, and stays", "unpin it before")
         if not removed.images:
             raise ApiError(404, f"{image} is not known here")
