@@ -24,6 +24,7 @@ from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Origin
 from tests.pinned import pinned
 from tests.programs import program
+from tests.unit.cli.test_app import run
 
 pytestmark = [
     pytest.mark.slow,
@@ -121,6 +122,26 @@ def test_docker_pushes_after_a_login_and_not_without(place: Place, newest: bool)
         mirrored = f"{place.host}/docker.io/library/mine:1"
         daemon("tag", place.target, mirrored)
         assert "pull-through mirror" in complaint([program("docker"), "push", mirrored], daemon._env)
+
+
+@pytest.mark.needs("docker", "dockerd")
+def test_image_of_a_docker_daemon_is_copied_after_a_login(place: Place) -> None:
+    """`copy` takes an image through the daemon's socket, and pushes it with the login of docker."""
+    installed("dockerd")
+    login = place.folder / "login.json"
+    words = {"auth": b64encode(f"alice:{PASSWORD}".encode()).decode()}
+    login.write_text(json.dumps({"auths": {place.host: words}}))
+    with docker(place.folder / "d", [], daemon=tool("dockerd")) as daemon:
+        daemon("pull", place.source)
+        source = ("copy", f"docker-daemon:{place.source}", place.target, "--docker-socket", daemon.socket)
+        here = ("--config", "", "--cache-dir", str(place.folder / "none"), "--plain-http")
+        refused = run(*source, *here)
+        assert refused.returncode == 1
+        assert f"log in at {place.host}" in refused.stdout
+        done = run(*source, *here, "--authfile", str(login))
+        assert (done.returncode, done.stderr) == (0, "")
+        config = json.loads(place.read(f"many/blobs/{place.pushed()['config']['digest']}"))
+        assert config["rootfs"]["diff_ids"] == daemon.inspect(place.source)["RootFS"]["Layers"]
 
 
 @pytest.mark.needs("podman")

@@ -39,6 +39,9 @@ NO_MANIFEST = (
     "skopeo copy docker-archive:FILE oci-archive:NEW:NAME"
 )
 
+# What docker save wrote in place of an index before Docker 25.
+OLD_DOCUMENT = "repositories"
+
 
 class LayoutArchive:
     """An OCI layout, of ours or of another program; see `Archive`."""
@@ -77,8 +80,9 @@ class LayoutArchive:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The files that are no part of the format."""
-        return tuple(f"{name}: nothing is made of this file" for name in self._ignored)
+        """The files that are no part of the format; docker save still writes one of its older format."""
+        odd = [each for each in self._ignored if each != OLD_DOCUMENT or self.document is not None]
+        return tuple(f"{name}: nothing is made of this file" for name in odd)
 
     @property
     def exact(self) -> bool:
@@ -96,7 +100,7 @@ class LayoutArchive:
             elif match := PIECE.fullmatch(entry.name):
                 if match[4] is None:  # the sum is read with its piece, or passed over with it
                     yield self._piece(entry, digest_in(match[1], match[2], entry.name), int(match[3]))
-            elif LEGACY.fullmatch(entry.name) or (entry.name == "repositories" and not self._seen):
+            elif LEGACY.fullmatch(entry.name) or (entry.name == OLD_DOCUMENT and not self._seen):
                 raise Unsupported(NO_MANIFEST)
             elif len(self._ignored) < MOST_IGNORED:
                 self._ignored[entry.name] = None

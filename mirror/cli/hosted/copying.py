@@ -93,8 +93,10 @@ Socket = Annotated[
     typer.Option(
         "--docker-socket",
         metavar="PATH",
-        help="Socket of docker-daemon:. Default: /var/run/docker.sock.",
+        envvar="DOCKER_HOST",
+        help="Socket of docker-daemon:. Default: $DOCKER_HOST, or else /var/run/docker.sock.",
         show_default=False,
+        show_envvar=False,
     ),
 ]
 

@@ -54,7 +54,10 @@ class _Image(io.RawIOBase):
 
 @contextmanager
 def saved_image(name: str, path: str = SOCKET) -> Iterator[BinaryIO]:
-    """Yield the tar of an image of the daemon. Raises CopyFailed."""
+    """Yield the tar of an image of the daemon. `path`: a socket, or DOCKER_HOST. Raises CopyFailed."""
+    path = path.removeprefix("unix://")
+    if "://" in path:
+        raise CopyFailed(f"{path} is no socket of this machine: pipe docker save into copy -, in place of it")
     connection = _UnixConnection(path)
     try:
         with _explained(path):

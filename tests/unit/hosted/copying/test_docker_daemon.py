@@ -20,6 +20,16 @@ def test_missing_daemon_is_named(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("unix:///none/docker.sock", "does not answer at /none"), ("tcp://10.0.0.1:2375", "no socket of this")],
+)
+def test_socket_may_be_written_as_in_docker_host(path: str, words: str) -> None:
+    """A daemon of another machine is refused, with what to do instead."""
+    with pytest.raises(CopyFailed, match=words), saved_image("a", path):
+        pass
+
+
 def test_answer_that_is_no_http_is_an_error(tmp_path: Path) -> None:
     path = str(tmp_path / "odd.sock")
     with socket.socket(socket.AF_UNIX) as listening:
