@@ -216,16 +216,20 @@ class AccessControl:
         Raises UpstreamError if it is not known, and TimeoutError if it is not known in time.
         """
         for target, digest in targets.items():
-            self.authorise(record, target)
-            if record.age_matters and target.repository is not None:
-                by_author = self.trusts_created(target.repository)
-                self.authorise_age(
-                    record, target, await birth(target.repository, digest, by_author=by_author)
-                )
+            await self.authorise_image(record, target, digest, birth)
         async with asyncio.timeout(ADMISSION_SECONDS):
             for target in targets:
                 if self.guards(target):
                     await self.admit(record, target)
+
+    async def authorise_image(
+        self, record: RequestRecord, target: Target, digest: Digest, birth: FindBirth
+    ) -> None:
+        """Raise AccessDenied unless the rules let the client pull a manifest at its age."""
+        self.authorise(record, target)
+        if record.age_matters and target.repository is not None:
+            by_author = self.trusts_created(target.repository)
+            self.authorise_age(record, target, await birth(target.repository, digest, by_author=by_author))
 
     def _visitor(self, record: RequestRecord) -> Visitor:
         return Visitor(record.identity, self.policy, record.guest)

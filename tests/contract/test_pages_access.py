@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -137,6 +138,31 @@ async def test_pages_hide_a_strangers_own_refused_requests_from_no_one_but_other
     own = await ruled.api("own-requests", client=STRANGER)
     assert [each["repository"] for each in own["requests"]] == [OPEN]
     assert own["address"] == STRANGER
+
+
+async def test_pages_hide_images_that_are_too_young_for_their_visitor(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """No list has them, nor does a digest lead to them; the office, and later everybody, sees them."""
+    rule = {"name": "three days", "effect": "deny", "networks": [STRANGER], "min_age": "3d"}
+    async with paged(configured(tmp_path, {"hub.test": hub.url}, rules=[rule])) as mirror:
+        await filled(mirror, hub)
+        path = "images?repository=hub.test/team/open"
+        rows = (await mirror.api(path, client=OFFICE))["rows"]
+        assert [each["tag"] for each in rows] == ["1", "2-rc1"]
+        assert (await mirror.api(path, client=STRANGER))["rows"] == []
+        assert (await mirror.api("images?search=open", client=STRANGER))["rows"] == []
+        digest = (await mirror.api("image?reference=hub.test/team/open:1", client=OFFICE))["digest"]
+        for reference in ("hub.test/team/open:1", f"hub.test/team/open@{digest}"):
+            reply = await mirror.ask(f"/api/v1/image?reference={reference}", client=STRANGER)
+            assert (reply.status, b"first seen here on" in reply.body) == (403, True)
+            assert digest.encode() not in reply.body or "@" in reference
+            page = await mirror.ask(f"/images/{reference}", client=STRANGER)
+            assert (page.status, b"layer" in page.body.lower()) == (403, False)
+        mirror.service.cache.clock = lambda: time.time() + 4 * 86_400
+        rows = (await mirror.api(path, client=STRANGER))["rows"]
+        assert [each["tag"] for each in rows] == ["1", "2-rc1"]
+        assert (await mirror.api("image?reference=hub.test/team/open:1", client=STRANGER))["tag"] == "1"
 
 
 async def test_pages_open_to_a_token_for_the_action_admin(ruled: Paged) -> None:

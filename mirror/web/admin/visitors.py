@@ -74,10 +74,7 @@ class PageVisitor:
         """Raise RegistryError unless the visitor may pull `manifests`: digests, by what names them."""
         if self.is_admin:
             return
-        targets = {
-            Target(TargetKind.MANIFEST, Via.PREFIX, repository.upstream, repository, reference): digest
-            for reference, digest in manifests.items()
-        }
+        targets = {_target(repository, reference): digest for reference, digest in manifests.items()}
         try:
             with serving_nobody():
                 await self._access.authorise_images(self.record, targets, birth)
@@ -86,9 +83,20 @@ class PageVisitor:
             message = f"it is not known whether you may pull {repository}: {reason}"
             raise RegistryError(Code.UNAVAILABLE, message, status=503) from error
 
+    async def authorise_image(
+        self, repository: Repository, reference: Tag | Digest, digest: Digest, birth: FindBirth
+    ) -> None:
+        """Raise RegistryError unless the rules let the visitor pull an image at its age."""
+        if not self.is_admin:
+            await self._access.authorise_image(self.record, _target(repository, reference), digest, birth)
+
     def may_know_tag(self, repository: Repository, tag: str) -> bool:
         """Return whether the visitor may know of a tag in a repository of which it may know."""
         return self.is_admin or self._access.may_know_tag(self.record, repository, tag)
+
+
+def _target(repository: Repository, reference: Tag | Digest) -> Target:
+    return Target(TargetKind.MANIFEST, Via.PREFIX, repository.upstream, repository, reference)
 
 
 class FrontDoor:

@@ -9,6 +9,8 @@ from msgspec import Meta, Struct
 from mirror.manage.browse.detail import ImageDetail
 from mirror.manage.browse.search import FoundTag, RepositoryRow, TagRow, words_of
 from mirror.manage.warm.images import WarmImage, parse_image
+from mirror.oci.digest import Digest
+from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Repository, Tag
 from mirror.web.admin.api.operation import ApiError, Audience, NoParameters, Operation
 from mirror.web.admin.desk import Desk
@@ -145,11 +147,11 @@ class Images:
                 after = ""
                 break
             visible = await visitor.visible({str(each.repository) for each in found})
-            tags += [
-                each
-                for each in found
-                if str(each.repository) in visible and visitor.may_know_tag(each.repository, each.tag)
-            ]
+            for each in found:
+                if len(tags) > wanted.limit:
+                    break
+                if str(each.repository) in visible and await self._may_pull(visitor, each):
+                    tags.append(each)
             after = found[-1].key
         if len(tags) > wanted.limit:
             tags = tags[: wanted.limit]
@@ -164,7 +166,18 @@ class Images:
         found = await self._desk.management.image(image.repository, image.reference, time.time())
         if found is None:
             raise _unknown(wanted.reference)
+        birth, digest = self._desk.service.cache.birth, Digest.parse(found.digest)
+        await visitor.authorise_image(image.repository, image.reference, digest, birth)
         return found
+
+    async def _may_pull(self, visitor: PageVisitor, found: FoundTag) -> bool:
+        """Return whether the rules let the visitor pull a tag, whose image may be too young."""
+        birth, tag = self._desk.service.cache.birth, Tag(found.tag)
+        try:
+            await visitor.authorise_image(found.repository, tag, Digest.parse(found.entry.digest), birth)
+        except (RegistryError, ValueError):  # ValueError: an entry that cannot be read
+            return False
+        return True
 
     async def named(self, visitor: PageVisitor, text: str) -> WarmImage:
         """Return the image that a text names, if the visitor may know of it. Raises ApiError."""
