@@ -29,6 +29,7 @@ SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 
 # Containers that a client's names reach. Each has its limit in the code and in docs/security.md.
 BOUNDED = {
+    "Activity._ended",
     "Accounts._claims",
     "Accounts._visibility",
     "Authorizer._tokens",
@@ -45,6 +46,7 @@ BOUNDED = {
     "ListingCache._pages",
     "ListingCache._texts",
     "ListingCache._without_api",
+    "LogTail._lines",
     "ManifestReader._manifests",
     "MemoryCache._contents",
     "MemoryCache._links",
@@ -53,6 +55,7 @@ BOUNDED = {
     "Prefetch._examined",
     "Prefetch._images",
     "ResponseCache._responses",
+    "SavingsCounter._amounts",
     "SeenOnce._marks",
     "SharedResponses._verdicts",
     "SharedResponses.heads",
