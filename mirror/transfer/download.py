@@ -360,7 +360,7 @@ class Download:
             if not task.done():
                 continue
             del self._segments[segment]
-            self._done += segment.offset - segment.start
+            self._done += self._transfer.note_ended(segment)
             if task.cancelled():
                 continue
             error = task.result()

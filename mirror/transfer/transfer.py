@@ -60,6 +60,7 @@ class Transfer:
         self.error: UpstreamError | StoreError | None = None
         self._limits: list[TimeLimit] = []  # of the clients that wait, or have not read all of it
         self.segments: Collection[Segment[BlobSource]] = ()  # that its download fetches now
+        self._ended: Counter[str] = Counter()  # bytes of segments that have ended, by source
         self._queued = False
         self._content: GrowingFile | bytes | None = None
         self._readable = asyncio.Event()
@@ -99,6 +100,20 @@ class Transfer:
     def connections(self) -> Counter[str]:
         """The number of connections that fetch the blob now, by source."""
         return Counter(each.source.name for each in self.segments) if not self.done else Counter()
+
+    @property
+    def received_from(self) -> Counter[str]:
+        """The bytes that have come from each source."""
+        found = Counter(self._ended)
+        for each in self.segments if not self.done else ():
+            found[each.source.name] += each.offset - each.start
+        return found
+
+    def note_ended(self, segment: Segment[BlobSource]) -> int:
+        """Count the bytes of a segment that has ended, for its source; return their number."""
+        length = segment.offset - segment.start
+        self._ended[segment.source.name] += length
+        return length
 
     @property
     def queued(self) -> bool:

@@ -13,6 +13,7 @@ Claims and visibility of repositories are kept in memory, bounded, and lost when
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -92,6 +93,11 @@ class Account:
             "window": reading and reading.window,
             "source": reading and reading.source,
         }
+
+    def details(self) -> dict[str, Any]:
+        """Return the state for people: that of /readyz, and when the limit is renewed."""
+        seconds = self.rate_limit.renews_in
+        return {**self.state(), "renews": None if seconds is None else time.time() + seconds}
 
 
 class _Claim(Struct):

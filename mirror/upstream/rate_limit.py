@@ -68,7 +68,7 @@ class RateLimit:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._reading: RateLimitReading | None = None
-        self._reading_until = -math.inf
+        self._reading_until = self._read_at = -math.inf
         self._refused_until = -math.inf
         self._paused_until = -math.inf
 
@@ -82,6 +82,7 @@ class RateLimit:
             self._reading = RateLimitReading(
                 remaining, limit, window, _source(headers.get("docker-ratelimit-source"))
             )
+            self._read_at = now
             self._reading_until = now + min(window or SHORT, LONGEST)
         pause = parse_retry_after(headers.get("retry-after"))
         if status == 429:
@@ -93,6 +94,17 @@ class RateLimit:
     def reading(self) -> RateLimitReading | None:
         """The last reading; None if there is none or it is too old."""
         return self._reading if self._clock() < self._reading_until else None
+
+    @property
+    def renews_in(self) -> float | None:
+        """Seconds until all requests of the limit are allowed again at the latest, None if that is not known.
+
+        No header tells when a window began: it was not later than the last reading that has less than all.
+        """
+        reading = self.reading
+        if reading is None or not reading.window or reading.limit is None or reading.share >= 1:
+            return None
+        return self._read_at + reading.window - self._clock()
 
     @property
     def refused(self) -> bool:

@@ -273,7 +273,13 @@ class Source:
     def details(self, now: float) -> dict[str, Any]:
         """Return the state for people: that of /readyz, and what is measured."""
         measured = {"latency": self.health.latency, "speed": self.health.speed}
-        return {**self.state(now), **measured, "connections": self.active_connections}
+        accounts = [account.details() for account in self.registry.accounts.all]
+        return {
+            **self.state(now),
+            **measured,
+            "connections": self.active_connections,
+            "accounts": accounts,
+        }
 
     def suspect(self) -> None:
         """Stop using the source for a while or until `clear_suspicion`: this or another sent wrong bytes."""

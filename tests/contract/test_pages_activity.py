@@ -1,6 +1,7 @@
 """Activity: requests and downloads that run, those that have ended, and of all workers together."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 
 from mirror.oci.manifest import OCI_MANIFEST
+from mirror.web.admin.pages.render import moment
+from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
 from tests.paged import Paged, paged
 from tests.running import LARGE, configured
@@ -62,6 +65,12 @@ async def test_activity_shows_a_transfer_from_its_request_to_its_end(
             (download,) = activity["downloads"]
             assert (download["digest"], download["size"], download["clients"]) == (str(blob), LARGE, 2)
             assert 0 < download["received"] < LARGE
+            source = hub.url.removeprefix("http://")
+            assert (list(download["sources"]), list(download["rates"])) == ([source], [source])
+            (flight,) = mirror.service.cache.fills()
+            async with asyncio.timeout(60):
+                while flight.received_from[source] != flight.received:
+                    await mirror.api("activity")  # what has come is being written
             gate.release()
             assert await first.reader.readexactly(LARGE) == data
             assert (await second.reply()).body == data
@@ -75,6 +84,24 @@ async def test_activity_shows_a_transfer_from_its_request_to_its_end(
 
 def _join(activity: Any) -> Any:
     return next((each for each in activity["requests"] if each["outcome"] == "join"), None)
+
+
+async def test_activity_shows_when_a_rate_limit_renews(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Docker Hub tells the window: all is allowed again, at the latest, a window after its last answer."""
+    hub.add_image("team/app", "1", [b"layer"])
+    hub.limit = RateLimit(100)
+    async with paged(configured(tmp_path, {"hub.test": hub.url})) as mirror:
+        async with await Wire.open(mirror.address) as wire:
+            before = time.time()
+            wire.send("GET", "/v2/team/app/manifests/1", [f"Accept: {OCI_MANIFEST}"])
+            assert (await wire.reply()).status == 200
+        (upstream,) = (await mirror.api("activity"))["upstreams"]
+        (account,) = upstream["sources"][0]["accounts"]
+        assert (account["remaining"], account["limit"], account["window"]) == (99, 100, 21600)
+        assert before + 21600 - 1 < account["renews"] < time.time() + 21600 + 1
+        page = (await mirror.ask("/")).body.decode()
+        assert f"99 left of 100 in 6.0 h<br><small>all again by {moment(account['renews'])}" in page
+        assert "200: was not here, fetched" in page
 
 
 async def test_activity_counts_what_the_response_cache_answers(hub: FakeRegistry, tmp_path: Path) -> None:

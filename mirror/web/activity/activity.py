@@ -95,7 +95,8 @@ class Activity:
         """Return the activity now."""
         requests = [self._request(record, began) for record, began in self._running.values()]
         downloads = [self._download(each) for each in self._fills()]
-        self._rates.keep({*(each.id for each in requests), *(each.digest for each in downloads)})
+        moving = {_moving(each.digest, source) for each in downloads for source in each.rates}
+        self._rates.keep({*(each.id for each in requests), *(each.digest for each in downloads), *moving})
         return WorkerActivity(
             worker=self._worker,
             requests=requests,
@@ -159,7 +160,16 @@ class Activity:
             queued=flight.queued,
             prefetch=flight.prefetch,
             sources=dict(flight.connections),
+            rates={
+                source: self._rates.rate(_moving(str(flight.digest), source), received)
+                for source, received in flight.received_from.items()
+            },
         )
+
+
+def _moving(digest: str, source: str) -> str:
+    """Return the name of what comes from one source."""
+    return f"{digest} from {source}"
 
 
 def _sent(record: RequestRecord) -> int:

@@ -63,7 +63,7 @@ class RunningDownload(Struct, frozen=True, kw_only=True):
     """A download from an upstream, a fill. `clients`: that wait for it. `size`: None before it is known.
 
     `queued`: it waits in the mirror's own queue; `prefetch`: no client has asked for it. `sources`: where the
-    bytes come from now, with the number of connections to each.
+    bytes come from now, with the number of connections to each; `rates`: bytes a second of each.
     """
 
     worker: int
@@ -77,13 +77,15 @@ class RunningDownload(Struct, frozen=True, kw_only=True):
     queued: bool
     prefetch: bool
     sources: dict[str, int] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
 
 
 class AccountState(Struct, frozen=True, kw_only=True):
     """An account at an upstream, and its rate limit; None where the upstream has reported none lately.
 
-    `window`: seconds in which `limit` requests are allowed. `refused`: its password was. `source`: whom the
-    upstream counts.
+    `window`: seconds in which `limit` requests are allowed. `renews`: the moment, in seconds since the epoch,
+    by which all of them are allowed again if nothing more is asked; it may be sooner. `refused`: its password
+    was. `source`: whom the upstream counts.
     """
 
     account: str
@@ -93,6 +95,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
     remaining: int | None
     window: int | None
     source: str | None
+    renews: float | None = None
 
 
 class SourceState(Struct, frozen=True, kw_only=True):

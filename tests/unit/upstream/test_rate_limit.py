@@ -117,6 +117,30 @@ def test_rate_limit_reading_expires(window: str, seconds: float) -> None:
     assert (rate_limit.budget_level, rate_limit.reading) == (PLENTY, None)
 
 
+@pytest.mark.parametrize(
+    ("limit", "remaining", "seconds"),
+    [
+        ("100;w=21600", "20;w=21600", 21600),
+        ("100;w=21600", "20", 21600),
+        ("100", "20", None),
+        ("100;w=21600", "100;w=21600", None),
+        ("100;w=0", "20;w=0", None),
+    ],
+)
+def test_rate_limit_renews_a_window_after_its_reading(
+    limit: str, remaining: str, seconds: float | None
+) -> None:
+    """Nothing is known of the renewal without a window, or while nothing is used."""
+    time = FakeTime()
+    rate_limit = observed(time, ratelimit_limit=limit, ratelimit_remaining=remaining)
+    assert rate_limit.renews_in == seconds
+    if seconds is not None:
+        time.now += 10
+        assert rate_limit.renews_in == seconds - 10
+        time.now += LONGEST
+        assert rate_limit.renews_in is None
+
+
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(("retry_after", "seconds"), [("20", 20), ("86400", LONGEST)])
 def test_rate_limit_retry_after_is_kept(status: int, retry_after: str, seconds: float) -> None:

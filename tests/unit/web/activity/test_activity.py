@@ -1,10 +1,23 @@
 """The activity of one worker; tests/contract/test_pages_activity.py has it in a running mirror."""
 
 import msgspec
+from msgspec import Struct
 
 from mirror.metrics.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.transfer.flight import Flight
+from mirror.transfer.plan import Segment
 from mirror.web.activity.activity import MOST_ENDED, MOST_SAMPLES, NOTE_CHARACTERS, Activity
 from mirror.web.activity.entries import ActivityQuestion
+from mirror.web.activity.rates import Rates
+
+
+class Source(Struct):
+    """All that the activity reads of a source."""
+
+    name: str
+
 
 FIELDS = {
     "id": "1",
@@ -50,6 +63,25 @@ def test_recent_requests_of_one_client_are_found() -> None:
     assert (found[0].ended, found[0].seconds, found[0].identity) == (7.0, 0.5, ["user:x"])
     assert told == ["a", "b", "a"]
     assert activity.snapshot(ActivityQuestion()).recent == []
+
+
+def test_rate_of_a_download_is_that_of_each_source() -> None:
+    """Bytes of connections that have ended count as well as those of connections that run."""
+    now = 0.0
+    activity = Activity(0, Metrics(), lambda: [flight], list)
+    activity._rates = Rates(lambda: now)
+    flight = Flight(Digest.of(b"x"), Repository("hub.test", "team/app"))
+    fast, slow = (Segment(Source(name), 0, 10_000, 0.0) for name in ("fast.test", "slow.test"))
+    flight.segments = [fast, slow]  # type: ignore[list-item]
+    assert activity.snapshot(ActivityQuestion()).downloads[0].rates == {"fast.test": 0.0, "slow.test": 0.0}
+    now = 2.0
+    for segment, length in ((fast, 4000), (slow, 100)):
+        segment.record(now, length)
+    assert flight.note_ended(fast) == 4000  # type: ignore[arg-type]
+    flight.segments = [slow]  # type: ignore[list-item]
+    (download,) = activity.snapshot(ActivityQuestion()).downloads
+    assert download.rates == {"fast.test": 2000.0, "slow.test": 50.0}
+    assert download.sources == {"slow.test": 1}
 
 
 def test_half_of_a_character_in_a_note_is_no_obstacle() -> None:
