@@ -21,7 +21,7 @@ from mirror.oci.manifest import (
     Manifest,
     ManifestInvalid,
     ManifestTooLong,
-    parse_manifest,
+    manifest_of,
 )
 from mirror.oci.media_type import is_media_type
 
@@ -59,7 +59,7 @@ def check_manifest(data: bytes, content_type: str | None, algorithm: str, most: 
         raise RegistryError(Code.SIZE_INVALID, message, status=413)
     fields = _fields(data)
     media_type = _media_type(fields, content_type)
-    manifest = _parsed(data, media_type)
+    manifest = _parsed(fields, media_type)
     if media_type in IMAGES and manifest.config is None:
         raise _invalid(f"a manifest of type {media_type} has a config")
     if media_type in INDEXES and not isinstance(fields.get("manifests"), list):
@@ -105,9 +105,9 @@ def _media_type(fields: Mapping[str, Any], content_type: str | None) -> str:
     return media_type
 
 
-def _parsed(data: bytes, media_type: str) -> Manifest:
+def _parsed(fields: Mapping[str, Any], media_type: str) -> Manifest:
     try:
-        return parse_manifest(data, media_type)
+        return manifest_of(fields, media_type)
     except ManifestTooLong:
         raise _invalid(
             f"the manifest names more than {MOST_DESCRIPTORS} contents, or has too many values"

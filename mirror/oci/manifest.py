@@ -97,7 +97,11 @@ class Manifest(Struct, frozen=True):
 
 def parse_manifest(data: bytes, media_type: str) -> Manifest:
     """Parse a manifest. Raises ManifestInvalid. Schema 1 has none of the fields, and so no children."""
-    fields = _object(data)
+    return manifest_of(_object(data), media_type)
+
+
+def manifest_of(fields: Mapping[str, Any], media_type: str) -> Manifest:
+    """Return the manifest that has the fields of a JSON object. Raises ManifestInvalid."""
     lists = [each for each in (fields.get("layers"), fields.get("manifests")) if isinstance(each, list)]
     if sum(map(len, lists)) > MOST_DESCRIPTORS:
         raise ManifestTooLong(f"more than {MOST_DESCRIPTORS} descriptors")

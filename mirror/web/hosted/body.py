@@ -1,7 +1,8 @@
 """Bodies of pushes: read as they are asked for, a few buffers at a time, and never before a client may push.
 
-Until `start` nothing is read but what came with the head, and `100 Continue` is not sent. A body that was
-read to its end leaves the connection open for the next request; any other ends it.
+Until `start` nothing is read but what came with the head, and `100 Continue` is not sent; behind a short body
+that came whole a client may send one buffer more. A body that was read to its end leaves the connection open
+for the next request; any other ends it.
 """
 
 import asyncio
@@ -112,7 +113,8 @@ class PushedBody(UnreadBody):
             self._raw.append(data)
             self._held += len(data)
             self._arrived.set()
-            enough = not self._started or self._held >= HELD_BYTES
+            # A short body that came whole is seldom followed by anything: to stop reading costs more.
+            enough = self._held >= HELD_BYTES or not (self._started or self._held == self._missing)
         if enough:
             self._pause()
         return b""
@@ -137,6 +139,11 @@ class PushedBody(UnreadBody):
         Raises WrongBody, and ConnectionError when the client has left.
         """
         parts = Parts()
+        if self.is_complete:
+            return parts
+        if self._decoder is None and self._raw and len(self._raw[0]) >= self._missing:  # nothing to wait for
+            await self._decode(parts)
+            return parts
         try:
             async with asyncio.timeout(PIECE_SECONDS):
                 while parts.size < wanted and not self.is_complete:

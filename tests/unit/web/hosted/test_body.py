@@ -194,3 +194,17 @@ def test_body_of_anything_else_is_not_read(asked: RawRequestMessage) -> None:
     body = body_of(asked, cast(Any, Socket()))
     assert isinstance(body, UnreadBody)
     assert not isinstance(body, PushedBody)
+
+
+async def test_short_body_that_came_whole_does_not_stop_the_connection() -> None:
+    """More bytes behind it do, until the client may push."""
+    body, socket = pushed(5)
+    body.feed(b"12345")
+    assert socket.reading
+    body.feed(b"GET /")
+    assert not socket.reading
+    body.start()
+    assert socket.reading
+    assert b"".join((await body.take(10)).take()) == b"12345"
+    assert body.is_complete
+    assert body.rest() == b"GET /"
