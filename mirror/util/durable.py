@@ -24,9 +24,13 @@ def create_file(path: Path, mode: int = 0o600) -> BinaryIO:
 
     What has the name is removed: a file that a crash left, or a link, whose target stays as it is.
     """
-    path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return open(os.open(path, flags, mode), "wb")
+    try:
+        descriptor = os.open(path, flags, mode)
+    except FileExistsError:
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, flags, mode)
+    return open(descriptor, "wb")
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -18,7 +18,7 @@ import diskcache
 from diskcache.core import MODE_BINARY
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.diskcache_disk import POLICY, AdoptingDisk, VerifiedFile
+from mirror.store.blobs.diskcache_disk import KEPT_MODE, POLICY, AdoptingDisk, VerifiedFile
 from mirror.store.blobs.entries import (
     START,
     BlobRow,
@@ -147,11 +147,11 @@ class BlobStore:
 
         Durable ones are synced first, so that a name never outlives its bytes.
         """
-        for each in verified:
+        for each in (each for each in verified if not each.is_ready):
             with open_file(each.path) as file:
                 if each.durable:
                     os.fdatasync(file.fileno())
-                os.fchmod(file.fileno(), 0o400)
+                os.fchmod(file.fileno(), KEPT_MODE)
         with self._disk().undo_on_error(), self._cache.transact():
             for each in verified:
                 # The size is in the entry's tag too: get() returns the tag but not the size.

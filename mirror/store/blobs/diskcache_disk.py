@@ -31,11 +31,16 @@ EVICTION_POLICY[POLICY] = {
 }
 
 
+# Mode of the files that are kept: nobody writes to them.
+KEPT_MODE = 0o400
+
+
 class VerifiedFile(Struct, frozen=True):
     """A file on the same file system that is known to hash to `digest`; adopted by rename.
 
     `durable`: its bytes must be on the disk before its name is. Not for small files, which each read
     verifies. `origin`: how it came. `retained`: a client pushed it, and no eviction may have it.
+    `read_only`: it has KEPT_MODE already.
     """
 
     digest: Digest
@@ -44,6 +49,12 @@ class VerifiedFile(Struct, frozen=True):
     durable: bool = True
     origin: Origin = Origin.UNKNOWN
     retained: bool = False
+    read_only: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether nothing is to be done to the file before it is adopted."""
+        return self.read_only and not self.durable
 
 
 class AdoptingDisk(PlainDisk):

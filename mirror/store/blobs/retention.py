@@ -58,7 +58,8 @@ class Retention:
 
     def note_added(self, digests: Sequence[str], retained: Collection[str] = ()) -> None:
         """Give new entries their class, in the transaction that adds them. `retained`: for certain."""
-        if wanted := {*self.hosted_among(digests), *retained}:
+        others = [each for each in digests if each not in retained]
+        if wanted := {*retained, *(self.hosted_among(others) if others else ())}:
             self._set(wanted, 1)
 
     def retain(self, digests: Iterable[str]) -> set[str]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import BlobStore
-from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.diskcache_disk import KEPT_MODE, VerifiedFile
 from mirror.store.blobs.entries import Origin
 from mirror.util.durable import create_file
 
@@ -47,9 +47,9 @@ class SmallFiles:
     def _write(self, digest: Digest, data: bytes, origin: Origin) -> VerifiedFile:
         if Digest.of(data, digest.algorithm) != digest:
             raise ValueError(f"these bytes do not hash to {digest}")
-        with create_file(path := self._path(digest)) as file:
+        with create_file(path := self._path(digest), KEPT_MODE) as file:
             file.write(data)
-        return VerifiedFile(digest, path, len(data), durable=False, origin=origin)
+        return VerifiedFile(digest, path, len(data), durable=False, origin=origin, read_only=True)
 
     def _path(self, digest: Digest) -> Path:
         """Return the temporary path under which this thread, and no other, writes a small blob."""

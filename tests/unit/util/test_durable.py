@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.util.durable import WriteBack, replace_file, reserve, try_allocate
+from mirror.util.durable import WriteBack, create_file, replace_file, reserve, try_allocate
 
 
 def test_replace_file_leaves_one_private_file(tmp_path: Path) -> None:
@@ -56,3 +56,14 @@ def test_write_back_begins_in_time(tmp_path: Path) -> None:
         for _ in range(20):
             write_back.note(file.write(piece))
     assert path.read_bytes() == piece * 20
+
+
+def test_create_file_replaces_what_is_in_its_place(tmp_path: Path) -> None:
+    """A link there leads nowhere, and what it names stays as it is."""
+    (tmp_path / "target").write_text("kept")
+    path = tmp_path / "new"
+    path.symlink_to("target")
+    with create_file(path, 0o400) as file:
+        file.write(b"mine")
+    assert (path.read_text(), (tmp_path / "target").read_text()) == ("mine", "kept")
+    assert (path.is_symlink(), path.stat().st_mode & 0o777) == (False, 0o400)

@@ -26,6 +26,8 @@ def test_small_files_are_stored_with_their_origin(folder: CacheDirectory) -> Non
     folder._small_files.add(CONTENTS, Origin.PRIVATE)
     assert [folder.read(digest, 10) for digest in CONTENTS] == [b"one", b"two"]
     assert {folder.blobs.origin(digest) for digest in CONTENTS} == {Origin.PRIVATE}
+    paths = (folder.blobs.folder / "sha256").glob("*/*")
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o400, 0o400]
     assert list(folder.partials.iterdir()) == []
 
 
