@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import diskcache
-from diskcache.core import DBNAME, MODE_PICKLE
+from diskcache.core import DBNAME, MODE_PICKLE, MODE_RAW
 
 from mirror.util.durable import move_into, reserve
 
@@ -38,6 +38,16 @@ SQLITE = {
 # Room, in bytes, that is kept behind the write-ahead log of a database that must be writable on a full disk.
 # A transaction that removes one row takes eight pages of 4 KiB.
 LOG_RESERVE = 1024 * 1024
+
+# SQL: a row as diskcache writes one of short text, which has no file, and its update.
+INSERT = (
+    "INSERT INTO Cache (key, raw, store_time, access_time, access_count, size, mode, value)"
+    " VALUES (?, 1, ?, ?, 0, 0, ?, ?)"
+)
+UPDATE = (
+    "SET store_time = excluded.store_time, expire_time = NULL, access_time = excluded.access_time,"
+    " access_count = 0, tag = NULL, size = 0, mode = excluded.mode, filename = NULL, value = excluded.value"
+)
 
 
 class ForeignRow(OSError):
@@ -111,6 +121,17 @@ class Database:
                 previous.close()
             self._thread.cache = cache
         return cache
+
+    def put_text(self, key: str, text: str) -> None:
+        """Write a row of short text, in one statement where diskcache's `set` takes two and a transaction.
+
+        Long text, which diskcache would put into a file, makes a large row here.
+        """
+        self.cache._sql(f"{INSERT} ON CONFLICT (key, raw) DO UPDATE {UPDATE}", _row(key, text))
+
+    def add_text(self, key: str, text: str) -> None:
+        """Write a row of short text unless the key has one, in one statement."""
+        self.cache._sql(f"{INSERT} ON CONFLICT (key, raw) DO NOTHING", _row(key, text))
 
     def reserve_log(self) -> None:
         """Reserve room for the next transactions, which then succeed on a disk that is full by then.
@@ -204,6 +225,11 @@ class Database:
                 raise
         # SQLite says "unable to open database file", as of a file that is gone: not even as the context.
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.folder / DBNAME))
+
+
+def _row(key: str, text: str) -> tuple[object, ...]:
+    now = time.time()
+    return key, now, now, MODE_RAW, text
 
 
 def _is_read_only(folder: Path) -> bool:

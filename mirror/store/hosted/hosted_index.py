@@ -77,7 +77,10 @@ class HostedIndex:
             self._check_quotas(repository, {digest: size}, quotas)
             if self._retention.retain([str(digest)]):
                 raise BlobLost(digest)
-            self._link(repository, digest, Link(None, size, confirmed=self._clock()))
+            grown: dict[str, int] = {}
+            known = self._index.link(repository, digest)
+            self._link(repository, digest, Link(None, size, confirmed=self._clock()), known, grown)
+            self._count(grown)
         self._sync()
 
     def put_manifest(self, push: PushedManifest) -> list[tuple[Tag, TagEntry | None]]:
@@ -98,15 +101,19 @@ class HostedIndex:
         if not pushes:
             return found
         accepted, now = [], self._clock()
+        grown: dict[str, int] = {}
         with self._transaction() as number:
             for push in pushes:
+                if push.quotas != NO_QUOTAS:
+                    self._count(grown)
                 try:
-                    self._check(push)
+                    links = self._check(push)
                 except PushRefused as refused:
                     found.append(refused)
                 else:
-                    found.append(self._put(push, now))
+                    found.append(self._put(push, now, links, grown))
                     accepted.append(push)
+            self._count(grown)
             if journal is not None and accepted:
                 journal(number, now, accepted)
         if journal is None:
@@ -119,12 +126,15 @@ class HostedIndex:
         """Put the manifests of transactions that are lost: of those with a number that was not given yet."""
         with self._cache.transact():
             last = self._last_number()
+            grown: dict[str, int] = {}
             for batch in batches:
                 if batch.number > last:
                     self._cache.set(NUMBER, str(batch.number))
                     for push in batch.pushes:
                         self.names.add(push.repository.upstream)
-                        self._put(push, batch.moment)
+                        links = self.queries.links_among(push.repository, (push.digest,))
+                        self._put(push, batch.moment, links, grown)
+            self._count(grown)
 
     def check(self, push: PushedManifest) -> None:
         """Raise PushRefused if the manifest would be refused now."""
@@ -243,34 +253,40 @@ class HostedIndex:
                 left[scope] = allowed - used - size
         return left
 
-    def _check(self, push: PushedManifest, *, stored: bool = True) -> None:
-        """Raise PushRefused if a manifest may not be linked."""
-        missing = [each for each in push.blobs if not self._has(push.repository, each, manifest=False)]
-        missing += [each for each in push.manifests if not self._has(push.repository, each, manifest=True)]
-        named = [str(each) for each in (*push.blobs, *push.manifests) if each not in missing]
-        lost = self._retention.retain(named) if stored else set()
-        missing += [each for each in (*push.blobs, *push.manifests) if str(each) in lost]
+    def _check(self, push: PushedManifest, *, stored: bool = True) -> Mapping[Digest, Link]:
+        """Return the links to a manifest and to what it names. Raises PushRefused if it may not be linked."""
+        named = (*push.blobs, *push.manifests)
+        links = self.queries.links_among(push.repository, (push.digest, *named))
+        missing = [each for each in push.blobs if each not in links]
+        missing += [each for each in push.manifests if each not in links or links[each].media_type is None]
+        here = set(map(str, named)).difference(map(str, missing))
+        lost = self._retention.retain(here) if stored else set()
+        missing += [each for each in named if str(each) in lost]
         if missing:
             raise ContentMissing(tuple(dict.fromkeys(missing)))
         for tag in push.fixed_tags:
             entry = self._index.tag(push.repository, tag)
             if entry is not None and entry.digest != str(push.digest):
                 raise TagImmutable(tag.name, entry.digest)
-        known = self._index.link(push.repository, push.digest)
+        known = links.get(push.digest)
         if push.fixed_type and known is not None and known.media_type not in (None, push.media_type):
             raise TypeFixed(push.digest, str(known.media_type))
         self._check_quotas(push.repository, {push.digest: len(push.data)}, push.quotas)
         if stored and self._retention.retain([str(push.digest)]):
             raise BlobLost(push.digest)
+        return links
 
     def _has(self, repository: Repository, digest: Digest, *, manifest: bool) -> bool:
         link = self._index.link(repository, digest)
         return link is not None and (link.media_type is not None or not manifest)
 
-    def _put(self, push: PushedManifest, now: float) -> list[tuple[Tag, TagEntry | None]]:
-        repository = push.repository
-        known = self._index.link(repository, push.digest)
-        self._link(repository, push.digest, Link(push.media_type, len(push.data), confirmed=now))
+    def _put(
+        self, push: PushedManifest, now: float, links: Mapping[Digest, Link], grown: dict[str, int]
+    ) -> list[tuple[Tag, TagEntry | None]]:
+        repository, known = push.repository, links.get(push.digest)
+        self._link(
+            repository, push.digest, Link(push.media_type, len(push.data), confirmed=now), known, grown
+        )
         if known is not None and known.media_type != push.media_type:
             self._folder.epoch.note_removal()  # copies in memory have the other type
         self._name_again(repository, (*push.blobs, *push.manifests), now)
@@ -294,11 +310,20 @@ class HostedIndex:
         text = self._cache.get(NUMBER)
         return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else 0
 
-    def _link(self, repository: Repository, digest: Digest, link: Link) -> None:
-        """Write a link, and count its blob where it is new."""
-        for scope in self._new_to(repository, digest):
-            self._cache.set(f"held:{scope}", str(self.queries.held(scope) + (link.size or 0)))
-        self._index.add_links(repository, {digest: link})
+    def _link(
+        self, repository: Repository, digest: Digest, link: Link, known: Link | None, grown: dict[str, int]
+    ) -> None:
+        """Write a link over the known one; its blob is counted in `grown` where it is new."""
+        for scope in self._without(repository, digest) if known is None else ():
+            grown[scope] = grown.get(scope, 0) + (link.size or 0)
+        self._index.put_link(repository, digest, link.over(known), link.confirmed or self._clock())
+        self._index.database.add_text(f"repository:{repository}", "")
+
+    def _count(self, grown: dict[str, int]) -> None:
+        """Write down by how much scopes have grown, and forget it."""
+        for scope, size in grown.items():
+            self._cache.set(f"held:{scope}", str(self.queries.held(scope) + size))
+        grown.clear()
 
     def _unlink(self, repository: Repository, digests: Collection[Digest], tags: Collection[str]) -> None:
         """Remove tags, links and what is known by them; count the blobs that are new to nobody else."""
@@ -318,14 +343,18 @@ class HostedIndex:
     def _new_to(self, repository: Repository, digest: Digest) -> Iterator[str]:
         """Yield the repository, and its registry, as far as they do not link a digest."""
         if self._index.link(repository, digest) is None:
-            yield str(repository)
-            name = repository.upstream
-            linked = self._index.query(
-                f"SELECT 1 FROM Cache WHERE {LINKED} = ? AND {LINKS} AND key >= ? AND key < ? LIMIT 1",  # noqa: S608  # ours
-                (str(digest), f"link:{name}/", f"link:{name}0"),
-            )
-            if not linked:
-                yield name
+            yield from self._without(repository, digest)
+
+    def _without(self, repository: Repository, digest: Digest) -> Iterator[str]:
+        """Yield a repository that does not link a digest, and its registry if that does not either."""
+        yield str(repository)
+        name = repository.upstream
+        linked = self._index.query(
+            f"SELECT 1 FROM Cache WHERE {LINKED} = ? AND {LINKS} AND key >= ? AND key < ? LIMIT 1",  # noqa: S608  # ours
+            (str(digest), f"link:{name}/", f"link:{name}0"),
+        )
+        if not linked:
+            yield name
 
     def _check_quotas(self, repository: Repository, coming: dict[Digest, int], quotas: Quotas) -> None:
         """Raise QuotaExceeded if contents that are new to a scope do not fit there."""

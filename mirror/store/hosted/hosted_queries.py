@@ -1,10 +1,10 @@
 """Questions about hosted repositories, to the index. Rows: `hosted_index`, `metadata.pushed_referrers`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.metadata.index import LINKED, LINKS, Index, TagEntry
+from mirror.store.metadata.index import LINKED, LINKS, ROWS, Index, Link, TagEntry
 from mirror.store.metadata.pushed_referrers import PushedReferrers
 
 
@@ -24,6 +24,19 @@ class HostedQueries:
         )
         entries = ((str(key).removeprefix(kind), TagEntry.from_json(value)) for key, value in rows)
         return [(name, entry) for name, entry in entries if entry is not None]
+
+    def links_among(self, repository: Repository, digests: Iterable[Digest]) -> dict[Digest, Link]:
+        """Return the links of a repository to some digests; none for one that cannot be read."""
+        keys = {f"link:{repository}@{digest}": digest for digest in digests}
+        found: dict[Digest, Link] = {}
+        for start in range(0, len(keys), ROWS):
+            some = list(keys)[start : start + ROWS]
+            marks = ",".join("?" * len(some))
+            rows = self._index.query(f"SELECT key, value FROM Cache WHERE key IN ({marks})", some)  # noqa: S608
+            for key, text in rows:
+                link = Link.read(text) if isinstance(text, str) else self._index.link(repository, keys[key])
+                found |= {} if link is None else {keys[key]: link}
+        return found
 
     def referring(self, repository: Repository, subject: Digest) -> list[Digest]:
         """Return the manifests whose subject a digest is."""

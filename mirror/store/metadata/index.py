@@ -94,6 +94,13 @@ class Link(Struct, frozen=True):
         gone = values.get("gone")
         return cls(**(values if gone is None else {**values, "gone": Gone(**gone)}))
 
+    @classmethod
+    def read(cls, text: str) -> "Link | None":
+        """Return the link of a row; None for another text."""
+        with suppress(ValueError, TypeError):
+            return cls.parse(json.loads(text))
+        return None
+
     def to_json(self) -> str:
         """Return the text of a row. An earlier version takes a row with further keys for none."""
         values = asdict(self)
@@ -227,9 +234,7 @@ class Index:
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         """Return the link of a repository to a digest; None for one that cannot be read."""
         text = self._cache.get(f"link:{repository}@{digest}")
-        with suppress(ValueError, TypeError):
-            return Link.parse(json.loads(text)) if isinstance(text, str) else None
-        return None
+        return Link.read(text) if isinstance(text, str) else None
 
     def add_links(self, repository: Repository, links: Mapping[Digest, Link]) -> None:
         """Record links over known ones (`Link.over`).
@@ -241,12 +246,15 @@ class Index:
         while pending:
             with self._cache.transact():
                 for digest, link in pending[:LINKS_AT_ONCE]:
-                    written = link.over(self.link(repository, digest)).to_json()
-                    self._cache.set(f"link:{repository}@{digest}", written)
-                    if link.media_type is not None:
-                        self._cache.add(f"seen:{repository}@{digest}", str(seen))
-                self._cache.add(f"repository:{repository}", "")
+                    self.put_link(repository, digest, link.over(self.link(repository, digest)), seen)
+                self.database.add_text(f"repository:{repository}", "")
             del pending[:LINKS_AT_ONCE]
+
+    def put_link(self, repository: Repository, digest: Digest, link: Link, seen: float) -> None:
+        """Write a link, and when a manifest was first seen. In a transaction of the caller's."""
+        self.database.put_text(f"link:{repository}@{digest}", link.to_json())
+        if link.media_type is not None:
+            self.database.add_text(f"seen:{repository}@{digest}", str(seen))
 
     def first_seen(self, repository: Repository, digest: Digest, now: float) -> float:
         """Return when a manifest was first known here, or named by an index; now, if it was not.
@@ -275,7 +283,8 @@ class Index:
 
     def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Write a tag entry."""
-        self._cache.set(_tag_key(repository, tag), entry.to_json())
+        with self._cache.transact():
+            self.database.put_text(_tag_key(repository, tag), entry.to_json())
 
     def drop_tag(self, repository: Repository, tag: Tag) -> None:
         """Remove a tag entry."""

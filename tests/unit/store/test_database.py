@@ -115,3 +115,31 @@ def test_database_that_fails_to_open_is_closed(tmp_path: Path) -> None:
     links = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
     assert [each for each in links if str(tmp_path) in each] == []
     assert error.value.__traceback__ is not None
+
+
+def test_short_text_is_written_as_diskcache_writes_it(database: Database) -> None:
+    """`put_text` replaces, `add_text` does not; the rows are those of `set` and `add`, and counted."""
+    database.put_text("a", "1")
+    database.put_text("a", "2")
+    database.add_text("a", "3")
+    database.add_text("b", "4")
+    database.cache.set("c", "5", expire=100, tag="x")
+    database.put_text("c", "6")
+    database.cache.set("d", "7")
+    assert [database.cache.get(each) for each in "abcd"] == ["2", "4", "6", "7"]
+    columns = "raw, expire_time, access_count, tag, size, mode, filename, typeof(value)"
+    rows = database.cache._sql(f"SELECT {columns} FROM Cache").fetchall()
+    assert len(rows) == len(database.cache) == 4
+    assert len(set(rows)) == 1
+    assert database.cache.check() == []
+
+
+def test_short_text_is_taken_back_with_its_transaction(database: Database) -> None:
+    def fail() -> None:
+        with database.cache.transact():
+            database.put_text("a", "1")
+            raise KeyError("a")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert database.cache.get("a") is None

@@ -12,7 +12,7 @@ from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.hosted.errors import BlobLost, ContentMissing, QuotaExceeded
 from mirror.store.hosted.hosted_index import HostedIndex
-from mirror.store.hosted.pushes import PushedManifest, Quotas
+from mirror.store.hosted.pushes import NO_QUOTAS, PushedManifest, Quotas
 
 APP, OTHER, LAB = Repository("office", "app"), Repository("office", "other"), Repository("lab", "app")
 
@@ -116,3 +116,31 @@ def test_repository_ends_with_its_last_content(folder: CacheDirectory, index: Ho
     index.remove(APP, (), [digest])
     assert not index.queries.exists(APP)
     assert index.queries.held("office/app") == 0
+
+
+def test_quota_counts_what_the_same_transaction_has_linked(
+    folder: CacheDirectory, index: HostedIndex
+) -> None:
+    """Pushes that are written together are refused as if they came one by one, and counted the same."""
+    datas = (b"12345", b"67890", b"abc", b"12345")
+    pushes = [
+        PushedManifest(APP, add(folder, data), data, OCI_MANIFEST, (Tag(f"t{number}"),), quotas=quotas)
+        for number, (data, quotas) in enumerate(
+            zip(datas, (NO_QUOTAS, Quotas(9, 0), Quotas(0, 8), Quotas(8, 8)), strict=True)
+        )
+    ]
+    results = index.put_manifests(pushes)
+    assert [isinstance(each, QuotaExceeded) for each in results] == [False, True, False, False]
+    assert [index.queries.held(name) for name in ("office", "office/app")] == [8, 8]
+    assert folder.index.tags(APP, "", 10) == ["t0", "t2", "t3"]
+
+
+def test_lost_manifest_is_refused_and_not_linked(folder: CacheDirectory, index: HostedIndex) -> None:
+    """A blob whose link cannot be read counts as missing."""
+    blob, lost = add(folder, b"blob"), Digest.of(b"lost")
+    index.link_blob(APP, blob, 4)
+    push = PushedManifest(APP, lost, b"lost", OCI_MANIFEST, blobs=(blob,))
+    assert isinstance(index.put_manifests([push])[0], BlobLost)
+    assert folder.index.link(APP, lost) is None
+    folder.index.database.put_text(f"link:{APP}@{blob}", "no link")
+    assert isinstance(index.put_manifests([push])[0], ContentMissing)

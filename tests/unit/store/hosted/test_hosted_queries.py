@@ -10,6 +10,7 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.store.hosted.hosted_index import HostedIndex
 from mirror.store.hosted.push_writer import PushWriter
 from mirror.store.hosted.pushes import PushedManifest
+from mirror.store.metadata.index import Link
 from tests.hosting import APP, OTHER
 
 DATA = b'{"schemaVersion":2}'
@@ -39,3 +40,17 @@ def test_queries_of_an_empty_and_a_full_repository(tmp_path: Path) -> None:
         assert queries.linking(digest, 9) == [APP]
         assert queries.linking(digest, 0) == []
         assert [queries.held(each) for each in ("office", "office/app", "office/team/other")] == [19, 19, 0]
+
+
+def test_links_among_digests_are_those_that_can_be_read(tmp_path: Path) -> None:
+    """A row of another kind, or in a file, is read as `Index.link` reads it."""
+    digests = [Digest.of(b"%d" % number) for number in range(4)]
+    with closing(CacheDirectory(tmp_path)) as folder:
+        index, queries = folder.index, HostedIndex(folder).queries
+        index.add_links(APP, {each: Link(size=1) for each in digests[:2]})
+        index.database.put_text(f"link:{APP}@{digests[1]}", "[]")
+        index.database.cache.set(f"link:{APP}@{digests[2]}", Link("x" * 40_000).to_json())
+        found = queries.links_among(APP, digests)
+        assert found == {each: link for each in digests if (link := index.link(APP, each)) is not None}
+        assert set(found) == {digests[0], digests[2]}
+        assert queries.links_among(OTHER, digests) == queries.links_among(APP, ()) == {}
