@@ -253,7 +253,11 @@ class SharedTier:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             renew = lambda: leases.renew(key, mine, LEASE_SECONDS)  # noqa: E731
-            if not await self.ask(LEASES, "renew", renew, True):
+            if await self.ask(LEASES, "renew", renew, True):
+                continue
+            # A coordinator that was flushed or restarted has no lease at all: then it is this mirror's again.
+            acquire = lambda: leases.acquire(key, mine, LEASE_SECONDS)  # noqa: E731
+            if await self.ask(LEASES, "acquire", acquire, mine) != mine:
                 log.info("lease of the shared tier lost, another mirror may fetch the same blob", lease=key)
                 return
 

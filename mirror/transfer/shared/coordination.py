@@ -68,6 +68,19 @@ class Coordination:
         if self._known is place:
             self._known, self._dead = None, place.peer
 
+    @property
+    def store_answers(self) -> bool:
+        """Return whether the object store may be asked now."""
+        return self._tier.usable
+
+    async def look_again(self, place: Place) -> bool:
+        """Return whether the object store has the blob by now: `place` is then no longer the one."""
+        if not await self._is_stored():
+            return False
+        if self._known is place:
+            self._known = None
+        return True
+
     def go_alone(self) -> None:
         """Ask the upstream from now on."""
         self._known, self._alone = None, True

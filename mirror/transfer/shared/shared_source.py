@@ -6,6 +6,8 @@ file this mirror follows with one connection, each byte once. When neither helps
 OFFLINE: the download then asks the upstream, at once, and does not take the failure for one of ranges.
 """
 
+import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -33,6 +35,9 @@ MAX_CONNECTIONS = 32
 
 # Bodies of one blob that may break before the upstream is asked.
 MOST_BROKEN = 4
+
+# Interval, in seconds, at which a mirror that follows another one looks for the blob in the object store.
+LOOK_SECONDS = 2.0
 
 
 class TierClient(RegistryClient):
@@ -77,12 +82,15 @@ class SharedSource(Source):
         self._peers = peers
         self._total = total
         self._broken = 0
+        self._parallel_slots = self._slots
+        self._next_look = 0.0
         self.is_wrong = False  # its bytes have not the digest
         self.was_followed = False
 
     def follow(self) -> None:
         """Use one connection: another mirror's file is followed."""
         self._slots, self.was_followed = SlotGroup(self._total, 1), True
+        self._next_look = asyncio.get_running_loop().time() + LOOK_SECONDS
 
     @asynccontextmanager
     async def open_blob(
@@ -122,6 +130,7 @@ class SharedSource(Source):
 
     def _client_of(self, place: Place) -> RegistryClient:
         if place.peer is None or self._peers is None:
+            self._slots = self._parallel_slots
             return self._client
         self.follow()
         return self._peers.get(place.peer.address)
@@ -130,6 +139,7 @@ class SharedSource(Source):
         try:
             async for chunk in body.chunks():
                 yield chunk
+                await self._leave_if_stored(place)
         except UpstreamError as error:
             raise self._failed(place, error) from None
 
@@ -140,11 +150,25 @@ class SharedSource(Source):
 
         async def next_parts() -> Sequence[bytes | memoryview]:
             try:
+                await self._leave_if_stored(place)
                 return await read()
             except UpstreamError as error:
                 raise self._failed(place, error) from None
 
         return next_parts
+
+    async def _leave_if_stored(self, place: Place) -> None:
+        """Raise UpstreamError once the object store has the blob that another mirror is followed for.
+
+        All that follow a mirror share its line, with its upload to the store.
+        """
+        now = asyncio.get_running_loop().time()
+        if place.peer is None or now < self._next_look:
+            return
+        is_stored = await self._coordination.look_again(place)
+        self._next_look = now + LOOK_SECONDS if self._coordination.store_answers else math.inf
+        if is_stored:
+            raise UpstreamError(Failure.UNREACHABLE, "the object store has the blob now")
 
     def _failed(self, place: Place, error: UpstreamError) -> UpstreamError:
         """Return the error of a body that broke: the rest is asked for again, wherever it is then."""

@@ -12,9 +12,12 @@ from mirror.shared.content import verified
 from mirror.shared.engines import Engines
 from mirror.shared.errors import TierError, TierFault
 from mirror.shared.interfaces import Holder, TierObject
+from mirror.shared.keys import fill_key
+from mirror.shared.lease_text import new_holder
 from mirror.shared.memory import MemoryLeases, MemoryTier
 from mirror.shared.probe import Fitness
-from mirror.shared.tier import FillClaim, SharedTier
+from mirror.shared.tier import LEASE_SECONDS, FillClaim, SharedTier
+from tests.bench.swarm import clock as simulated
 
 DATA = b"shared" * 100
 DIGEST = Digest.of(DATA)
@@ -136,3 +139,26 @@ async def test_tier_refuses_to_publish_what_is_corrupt_here() -> None:
     assert caught.value.fault is TierFault.WRONG
     assert tier.usable
     await tier.close()
+
+
+def test_tier_takes_its_lease_again_from_a_coordinator_that_was_flushed() -> None:
+    """A lease that nobody has is this mirror's again; one that another mirror has stays that one's."""
+
+    async def work() -> None:
+        clock, key = asyncio.get_running_loop().time, fill_key(DIGEST)
+        leases, other = MemoryLeases(clock), new_holder("http://10.0.0.2:5001")
+        tier = await started(SharedTier(Engines("s3://b", MemoryTier(), leases, fit), 1.0, Metrics(), clock))
+        claim = await tier.claim(DIGEST)
+        assert isinstance(claim, FillClaim)
+        await leases.release(key, claim.holder)  # as a flush would
+        await asyncio.sleep(LEASE_SECONDS / 2)
+        assert await leases.holder(key) == claim.holder
+        await leases.release(key, claim.holder)
+        await leases.acquire(key, other, LEASE_SECONDS)
+        await asyncio.sleep(LEASE_SECONDS / 2)
+        assert await leases.holder(key) == other
+        await asyncio.sleep(2 * LEASE_SECONDS)
+        assert await leases.holder(key) is None  # it is renewed no longer
+        await tier.close()
+
+    simulated.run(work())
