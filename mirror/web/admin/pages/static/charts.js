@@ -9,7 +9,10 @@
   };
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const axes = (perSecond) => [
-    { stroke: color("--soft"), grid: { stroke: color("--edge"), width: 1 } },
+    {
+      stroke: color("--soft"), grid: { stroke: color("--edge"), width: 1 },
+      ...(perSecond ? { incrs: [1, 5, 10, 15, 30, 60, 300] } : {}), // seconds: no parts of one
+    },
     {
       stroke: color("--soft"), grid: { stroke: color("--edge"), width: 1 }, size: 84,
       values: (_, all) => all.map((each) => bytes(each) + (perSecond ? "/s" : "")),
