@@ -28,6 +28,9 @@ from mirror.web.admin.visitors import PageVisitor
 # Interval of the events of a stream, in seconds.
 STREAM_SECONDS = 1.0
 
+# Pause after an event, in seconds, where making it has taken the interval.
+LEAST_PAUSE = 0.2
+
 # Ended requests that an event of a stream has.
 STREAM_RECENT = 20
 
@@ -81,6 +84,18 @@ class OwnRequests(Struct, frozen=True):
     now: float
     requests: list[EndedRequest]
     running: int
+
+
+class Beat:
+    """The interval of a stream of events, in which the time that makes an event is counted."""
+
+    def __init__(self, now: float) -> None:
+        self._due = now
+
+    def pause(self, now: float) -> float:
+        """Return the seconds until the next event, at least LEAST_PAUSE."""
+        self._due = max(self._due + STREAM_SECONDS, now + LEAST_PAUSE)
+        return self._due - now
 
 
 class Live:
@@ -140,10 +155,11 @@ class Live:
         return event_stream(self._desk, visitor, self._events(visitor), {"Cache-Control": "no-store"})
 
     async def _events(self, visitor: PageVisitor) -> AsyncGenerator[bytes]:
+        beat = Beat(time.monotonic())
         while True:
             found = await self.activity(visitor, ActivityParameters(STREAM_RECENT))
             yield b"data: " + msgspec.json.encode(found) + b"\n\n"
-            await asyncio.sleep(STREAM_SECONDS)
+            await asyncio.sleep(beat.pause(time.monotonic()))
 
     async def own(self, visitor: PageVisitor, _: NoParameters) -> OwnRequests:
         """Return the requests of the visitor's address."""

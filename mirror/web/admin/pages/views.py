@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, get_args
 from urllib.parse import unquote
@@ -13,7 +14,7 @@ from mirror.oci.registries import split_port
 from mirror.web.activity.entries import Level
 from mirror.web.admin.api.dispatch import check_audience
 from mirror.web.admin.api.images import ImageParameters, Images, ListParameters, TagParameters
-from mirror.web.admin.api.live import STREAM_RECENT, STREAM_SECONDS, ActivityParameters, Live
+from mirror.web.admin.api.live import STREAM_RECENT, ActivityParameters, Beat, Live
 from mirror.web.admin.api.operation import ApiError, Audience, NoParameters
 from mirror.web.admin.api.savings import SavingsOperations, SavingsParameters
 from mirror.web.admin.api.settings import AccessQuestion, LogParameters, SettingsOperations
@@ -163,11 +164,11 @@ class Views:
         self, render: Callable[[str, Mapping[str, Any]], str], visitor: PageVisitor, request: web.BaseRequest
     ) -> AsyncGenerator[bytes]:
         """Yield a part of a page once a second, as events."""
-        view = self.find(request.path)
+        view, beat = self.find(request.path), Beat(time.monotonic())
         while view is not None:
             name, values = await view(visitor, request)
             yield b"data: " + msgspec.json.encode(render(name, values)) + b"\n\n"
-            await asyncio.sleep(STREAM_SECONDS)
+            await asyncio.sleep(beat.pause(time.monotonic()))
 
     def check(self, path: str, visitor: PageVisitor) -> None:
         """Raise ApiError if the page is not for the visitor."""
