@@ -5,6 +5,7 @@ The pictures of a run are in the folder that PAGES_PICTURES names, if it is set.
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +17,12 @@ from playwright.async_api import async_playwright
 from mirror.access.rules import Action
 from mirror.oci.manifest import OCI_MANIFEST
 from tests.contract.test_pages_access import token
+from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
 from tests.paged import Paged, paged
 from tests.pinned import pinned
 from tests.programs import program
-from tests.running import LARGE, configured
+from tests.running import CHUNK, LARGE, configured
 from tests.wire import Wire
 
 AXE = pinned()["axe-core"].folder / "node_modules" / "axe-core" / "axe.min.js"
@@ -32,6 +34,7 @@ needs_axe = pytest.mark.skipif(
 
 IMAGE = "/images/docker.io/library/alpine:3.20"
 PAGES = ["/", "/images?search=alpine", "/images", IMAGE, "/savings", "/me", "/settings"]
+CONNECTIONS = 16
 WIDTHS = {"phone": 375, "desk": 1440}
 
 
@@ -39,6 +42,7 @@ WIDTHS = {"phone": 375, "desk": 1440}
 async def scene(folder: Path) -> AsyncIterator[tuple[Paged, str]]:
     """A mirror with images, one of which is being pulled by two clients."""
     async with FakeRegistry() as hub:
+        hub.limit = RateLimit(200)
         config = configured(folder, {"docker.io": hub.url, "quay.io": hub.url})
         async with paged(config) as mirror:
             image = hub.add_image("library/alpine", "3.20", [b"layer" * 5000, b"small"])
@@ -53,7 +57,8 @@ async def scene(folder: Path) -> AsyncIterator[tuple[Paged, str]]:
                 for name in names:
                     wire.send("GET", f"/v2/{name}", [f"Accept: {OCI_MANIFEST}"])
                     assert (await wire.reply()).status == 200
-            gate = hub.hold(big, after=LARGE // 2)
+            # As many as there may be connections: no other one fetches what one of them waits for.
+            gate, *others = [hub.hold(big, after=4 * CHUNK) for _ in range(CONNECTIONS)]
             async with (
                 await Wire.open(mirror.address, client="127.0.0.3") as first,
                 await Wire.open(mirror.address, client="127.0.0.4") as second,
@@ -62,7 +67,8 @@ async def scene(folder: Path) -> AsyncIterator[tuple[Paged, str]]:
                     wire.send("GET", f"/v2/library/alpine/blobs/{big}")
                 await gate.reached.wait()
                 yield mirror, await token(mirror, "me", Action.ADMIN)
-                gate.release()
+                for each in (gate, *others):
+                    each.release()
 
 
 @pytest.fixture
@@ -148,7 +154,10 @@ async def test_pages_show_what_happens_and_work_by_keyboard(browser: Any, tmp_pa
         page = await opened(browser, mirror, 1440, extra_http_headers=headers)
         await page.goto("/")
         await page.wait_for_selector("text=127.0.0.4")
-        assert await page.locator("progress").count() >= 2
+        assert await page.locator("progress").count() == 3  # of two requests, and of their download
+        downloads = await page.inner_text("section[aria-labelledby=fills-title]")
+        assert re.search(r"127\.0\.0\.1:\d+ .1, \d+ B/s", downloads)
+        assert "left of 200 in 6.0 h" in await page.inner_text("section[aria-labelledby=upstreams-title]")
         assert await page.locator(".uplot canvas").count() == 1
         await page.goto("/images")
         await page.keyboard.press("Tab")
