@@ -103,11 +103,13 @@ class HostedIndex:
         accepted, now = [], self._clock()
         grown: dict[str, int] = {}
         with self._transaction() as number:
+            known = self.links_of(pushes)
             for push in pushes:
+                links = known[push.repository]
                 if push.quotas != NO_QUOTAS:
                     self._count(grown)
                 try:
-                    links = self._check(push)
+                    self._check(push, links)
                 except PushRefused as refused:
                     found.append(refused)
                 else:
@@ -136,9 +138,16 @@ class HostedIndex:
                         self._put(push, batch.moment, links, grown)
             self._count(grown)
 
-    def check(self, push: PushedManifest) -> None:
-        """Raise PushRefused if the manifest would be refused now."""
-        self._check(push, stored=False)
+    def links_of(self, pushes: Iterable[PushedManifest]) -> dict[Repository, dict[Digest, Link]]:
+        """Return the links to manifests and to what they name."""
+        wanted: dict[Repository, set[Digest]] = {}
+        for push in pushes:
+            wanted.setdefault(push.repository, set()).update((push.digest, *push.blobs, *push.manifests))
+        return {each: self.queries.links_among(each, digests) for each, digests in wanted.items()}
+
+    def check(self, push: PushedManifest, links: Mapping[Digest, Link]) -> None:
+        """Raise PushRefused if the manifest would be refused now. `links`: those of its repository."""
+        self._check(push, links, stored=False)
 
     def delete_tag(self, repository: Repository, tag: Tag, immutable: bool = False) -> bool:
         """Remove a tag; return whether it was there. Raises TagImmutable."""
@@ -186,7 +195,8 @@ class HostedIndex:
     def point(self, repository: Repository, tag: Tag, entry: TagEntry) -> bool:
         """Let a tag point to a manifest; return False if the repository does not have it."""
         with self._transaction():
-            if not self._has(repository, Digest.parse(entry.digest), manifest=True):
+            link = self._index.link(repository, Digest.parse(entry.digest))
+            if link is None or link.media_type is None:
                 return False
             self._index.put_tag(repository, tag, entry)
         self._note_removal(repository)
@@ -253,10 +263,9 @@ class HostedIndex:
                 left[scope] = allowed - used - size
         return left
 
-    def _check(self, push: PushedManifest, *, stored: bool = True) -> Mapping[Digest, Link]:
-        """Return the links to a manifest and to what it names. Raises PushRefused if it may not be linked."""
+    def _check(self, push: PushedManifest, links: Mapping[Digest, Link], *, stored: bool = True) -> None:
+        """Raise PushRefused if a manifest may not be linked."""
         named = (*push.blobs, *push.manifests)
-        links = self.queries.links_among(push.repository, (push.digest, *named))
         missing = [each for each in push.blobs if each not in links]
         missing += [each for each in push.manifests if each not in links or links[each].media_type is None]
         here = set(map(str, named)).difference(map(str, missing))
@@ -274,19 +283,13 @@ class HostedIndex:
         self._check_quotas(push.repository, {push.digest: len(push.data)}, push.quotas)
         if stored and self._retention.retain([str(push.digest)]):
             raise BlobLost(push.digest)
-        return links
-
-    def _has(self, repository: Repository, digest: Digest, *, manifest: bool) -> bool:
-        link = self._index.link(repository, digest)
-        return link is not None and (link.media_type is not None or not manifest)
 
     def _put(
-        self, push: PushedManifest, now: float, links: Mapping[Digest, Link], grown: dict[str, int]
+        self, push: PushedManifest, now: float, links: dict[Digest, Link], grown: dict[str, int]
     ) -> list[tuple[Tag, TagEntry | None]]:
         repository, known = push.repository, links.get(push.digest)
-        self._link(
-            repository, push.digest, Link(push.media_type, len(push.data), confirmed=now), known, grown
-        )
+        link = Link(push.media_type, len(push.data), confirmed=now)
+        links[push.digest] = self._link(repository, push.digest, link, known, grown)
         if known is not None and known.media_type != push.media_type:
             self._folder.epoch.note_removal()  # copies in memory have the other type
         self._name_again(repository, (*push.blobs, *push.manifests), now)
@@ -312,12 +315,14 @@ class HostedIndex:
 
     def _link(
         self, repository: Repository, digest: Digest, link: Link, known: Link | None, grown: dict[str, int]
-    ) -> None:
-        """Write a link over the known one; its blob is counted in `grown` where it is new."""
+    ) -> Link:
+        """Write a link over the known one, and return it; its blob is counted in `grown` where it is new."""
         for scope in self._without(repository, digest) if known is None else ():
             grown[scope] = grown.get(scope, 0) + (link.size or 0)
-        self._index.put_link(repository, digest, link.over(known), link.confirmed or self._clock())
+        written = link.over(known)
+        self._index.put_link(repository, digest, written, link.confirmed or self._clock())
         self._index.database.add_text(f"repository:{repository}", "")
+        return written
 
     def _count(self, grown: dict[str, int]) -> None:
         """Write down by how much scopes have grown, and forget it."""

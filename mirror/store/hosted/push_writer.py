@@ -31,9 +31,10 @@ class PushWriter:
     def put_manifests(self, pushes: Sequence[PushedManifest]) -> list[PutTags | PushRefused]:
         """Keep manifests; a refused one changes nothing."""
         refused: dict[int, PutTags | PushRefused] = {}
+        links = self._index.links_of(pushes)
         for number, push in enumerate(pushes):
             try:
-                self._index.check(push)
+                self._index.check(push, links[push.repository])
             except PushRefused as error:
                 refused[number] = error
         accepted = [push for number, push in enumerate(pushes) if number not in refused]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import OCI_MANIFEST
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.cache_dir import CacheDirectory
@@ -144,3 +144,14 @@ def test_lost_manifest_is_refused_and_not_linked(folder: CacheDirectory, index: 
     assert folder.index.link(APP, lost) is None
     folder.index.database.put_text(f"link:{APP}@{blob}", "no link")
     assert isinstance(index.put_manifests([push])[0], ContentMissing)
+
+
+def test_index_is_pushed_together_with_its_manifest(folder: CacheDirectory, index: HostedIndex) -> None:
+    """The order of the pushes of one transaction decides; a manifest that is pushed twice is counted once."""
+    child, parent = add(folder, b"child"), add(folder, b"parent")
+    pushed = PushedManifest(APP, child, b"child", OCI_MANIFEST)
+    naming = PushedManifest(APP, parent, b"parent", OCI_INDEX, manifests=(child,))
+    elsewhere = PushedManifest(LAB, parent, b"parent", OCI_INDEX, manifests=(child,))
+    results = index.put_manifests([naming, pushed, elsewhere, naming, pushed])
+    assert [isinstance(each, ContentMissing) for each in results] == [True, False, True, False, False]
+    assert [index.queries.held(name) for name in ("office", "office/app", "lab")] == [11, 11, 0]
