@@ -118,7 +118,7 @@ def test_container_image_is_what_its_file_says(engine: Engine) -> None:
     """Find a health check, a user that is a number, no pip, and no source tree."""
     (found,) = json.loads(engine("image", "inspect", "registry-mirror"))
     assert found["Config"]["User"] == "65532:65532"
-    assert found["Config"]["Healthcheck"]["Test"] == ["CMD", "registry-mirror", "healthcheck"]
+    assert found["Healthcheck"]["Test"] == ["CMD", "registry-mirror", "healthcheck"]
     confined = ["--network", "none", "--read-only", "--no-healthcheck"]
     limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
     listing = engine("run", "--rm", *confined, *limits, "--entrypoint", "find", "registry-mirror", *LISTED)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,3 +36,19 @@ def test_bill_of_materials_is_made_from_the_lock() -> None:
     script = (ROOT / ".ci" / "sbom").read_text()
     assert ".ci/requirements.txt" in script
     assert re.search(r"cyclonedx-bom==\d", script)
+
+
+def test_image_installs_the_packages_that_ci_tests() -> None:
+    """Each dependency of the product is locked for the image with hashes, at the version of CI's lock."""
+    lock = (ROOT / "config" / "container" / "requirements.txt").read_text()
+    tested = set(
+        re.findall(r"^([a-z0-9-]+==\S+)", (ROOT / ".ci" / "requirements.txt").read_text(), re.MULTILINE)
+    )
+    entries = re.split(r"^(?=[a-z0-9-]+==)", lock, flags=re.MULTILINE)[1:]
+    locked = {entry.split()[0]: entry for entry in entries if "sys_platform" not in entry}
+    assert locked.keys() <= tested
+    assert all("--hash=sha256:" in entry for entry in locked.values())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[^A-Za-z0-9-]", each)[0].lower() for each in project["dependencies"]}
+    assert names <= {each.partition("==")[0] for each in locked}
+    assert "--require-hashes -r requirements.txt" in (ROOT / "config/container/Containerfile").read_text()
