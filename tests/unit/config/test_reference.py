@@ -12,6 +12,7 @@ from mirror.config.logins import AccountSettings
 from mirror.config.schema import TagRuleSettings
 from mirror.config.tables import PRECONFIGURED, SECTIONS
 from mirror.config.validation import Settings
+from tests.fakes.tls import Authority
 
 ROOT = Path(__file__).parents[3]
 MODELS: list[type[Settings]] = [
@@ -60,10 +61,11 @@ def test_options_file_without_comment_marks_is_valid(tmp_path: Path) -> None:
         text = text.replace(f'{key} = "', '# "')
     text = text.replace('htpasswd = "', '# "').replace('jwks_file = "', '# "')  # jwks_url is there too
     shared = ("secret_key_file", "coordinator_password_file", "peers_secret_file")
-    files = ("password_file", "ca_file", "docker_config", "secret_file", *shared)
-    for key in files:
+    files = dict.fromkeys(("password_file", "docker_config", "secret_file", *shared), secret)
+    files["ca_file"] = Authority(tmp_path).ca_file  # that of a store is read at once
+    for key, path in files.items():
         text = "\n".join(
-            f'{line.partition("=")[0]}= "{secret}"' if line.startswith(f"{key} =") else line
+            f'{line.partition("=")[0]}= "{path}"' if line.startswith(f"{key} =") else line
             for line in text.splitlines()
         )
     for line in (
