@@ -192,6 +192,10 @@ class Live:
 
     async def troubles(self, _visitor: PageVisitor, _: NoParameters) -> list[Trouble]:
         """Return what is wrong."""
+        return self.troubles_with((await self._desk.everything(ActivityQuestion())).upstreams)
+
+    def troubles_with(self, upstreams: Sequence[UpstreamState]) -> list[Trouble]:
+        """Return what is wrong, with the `upstreams` in the state that all workers have just told."""
         found = [
             Trouble(str(each["what"]), str(each["reason"]), str(each["to_do"]), each["since"])
             for each in self._desk.troubles()
@@ -199,7 +203,7 @@ class Live:
         if is_losing_lines():
             to_do = "look at what reads the standard error of the mirror"
             found.append(Trouble("log", f"{lines_dropped()} lines could not be written", to_do))
-        for upstream in (await self._desk.everything(ActivityQuestion())).upstreams:
+        for upstream in upstreams:
             found += _upstream_troubles(upstream)
         for each in self._desk.service.warm_status():
             if each["failed"]:

@@ -67,7 +67,7 @@ class Views:
         }
         if visitor.is_operator:
             values["disk"] = await self._live.disk(visitor, NOTHING)
-            values["troubles"] = await self._live.troubles(visitor, NOTHING)
+            values["troubles"] = self._live.troubles_with(activity.upstreams)
             values["rates"] = activity.traffic[-1] if activity.traffic else None
             values["points"] = json.dumps(
                 [[each.moment, round(each.received), round(each.sent)] for each in activity.traffic]

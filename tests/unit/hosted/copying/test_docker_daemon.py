@@ -2,6 +2,8 @@
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,43 +32,40 @@ def test_socket_may_be_written_as_in_docker_host(path: str, words: str) -> None:
         pass
 
 
-def test_answer_that_is_no_http_is_an_error(tmp_path: Path) -> None:
-    path = str(tmp_path / "odd.sock")
+@contextmanager
+def answering(path: Path, data: bytes) -> Iterator[str]:
+    """Listen at `path` and answer one request with these bytes."""
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
+        listening.bind(str(path))
         listening.listen()
 
         def answer() -> None:
             connection, _ = listening.accept()
             with connection:
                 connection.recv(4096)
-                connection.sendall(b"SSH-2.0-odd\r\n")
+                connection.sendall(data)
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(CopyFailed, match="BadStatusLine"), saved_image("a", path):
-            pass
+        yield str(path)
         thread.join()
+
+
+def test_answer_that_is_no_http_is_an_error(tmp_path: Path) -> None:
+    with (
+        answering(tmp_path / "odd.sock", b"SSH-2.0-odd\r\n") as path,
+        pytest.raises(CopyFailed, match="BadStatusLine"),
+        saved_image("a", path),
+    ):
+        pass
 
 
 def test_answer_that_breaks_off_is_an_error(tmp_path: Path) -> None:
-    path = str(tmp_path / "docker.sock")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
-        listening.listen()
-
-        def answer() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n200\r\ncut short")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with (
-            pytest.raises(CopyFailed, match="broke off"),
-            saved_image("a", path) as file,
-            archive_source(file),
-        ):
-            pass
-        thread.join()
+    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n200\r\ncut short"
+    with (
+        answering(tmp_path / "docker.sock", data) as path,
+        pytest.raises(CopyFailed, match="broke off"),
+        saved_image("a", path) as file,
+        archive_source(file),
+    ):
+        pass
