@@ -27,6 +27,11 @@ class Tasks:
         """Number of tasks that run now."""
         return len(self._running)
 
+    @property
+    def closed(self) -> bool:
+        """Return whether the owner ends: what a signal or a timer would begin now, nobody needs any more."""
+        return self._closed
+
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Run `work` in the background. An exception is logged even if no caller awaits the task."""
         if self._closed:

@@ -86,6 +86,8 @@ class LiveTokens:
 
     def _on_timer(self) -> None:
         self._timer = None
+        if self._tasks.closed:  # `close` has written the uses
+            return
         self._tasks.spawn(self._look(), name="uses of tokens")
 
     async def _look(self) -> None:

@@ -75,6 +75,8 @@ class Gate:
 
     def adopt_rules(self, load: Callable[[], Config]) -> None:
         """Judge by the rules and users of the configuration that `load` returns, from the next request on."""
+        if self._tasks.closed:  # a reload that came after the last request
+            return
         self._adopting = self._tasks.spawn(self._adopt_rules(load), name="rules")
 
     async def _adopt_rules(self, load: Callable[[], Config]) -> None:

@@ -85,6 +85,13 @@ class Usage:
                     if name in self._pending:  # it is still the same day
                         self._pending[name] -= size
 
+    async def close(self) -> None:
+        """Write what has been counted, and begin no other write."""
+        await self.flush()
+        await self._tasks.close()
+        if self._timer is not None:
+            self._timer.cancel()
+
     async def _exchange(self, amounts: Mapping[str, int]) -> bool:
         """Add amounts to the sums on disk, and take what is there now; return whether that worked."""
         day = self._day
@@ -98,6 +105,8 @@ class Usage:
             self._timer.cancel()
             self._timer = None
         self._unwritten = 0
+        if self._tasks.closed:  # a download that ends with the process: its last bytes stay uncounted
+            return
         self._tasks.spawn(self.flush(), name="write use of upstreams")
 
     def _turn_over(self) -> None:

@@ -89,8 +89,7 @@ class Limiter:
 
     async def close(self) -> None:
         """Write what has been used."""
-        await self._usage.flush()
-        await self._tasks.close()
+        await self._usage.close()
 
     def passes(self, identity: Identity, length: int) -> bool:
         """Count a request that is answered at once, with a body of `length` bytes.

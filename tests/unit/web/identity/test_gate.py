@@ -99,6 +99,13 @@ async def test_configuration_that_cannot_be_read_changes_nothing(tmp_path: Path,
         assert not await passes(gate)
 
 
+async def test_reload_behind_the_end_is_of_no_effect(tmp_path: Path) -> None:
+    """The signal may come while a process ends: it reads nothing, and nothing is in the log."""
+    async with opened(tmp_path) as (gate, _):
+        await gate.close()
+        gate.adopt_rules(lambda: pytest.fail("nobody is answered by these rules"))
+
+
 async def test_reload_takes_up_the_names_for_logins(tmp_path: Path) -> None:
     async with opened(tmp_path) as (gate, _):
         gate.adopt_rules(lambda: config(tmp_path, default="deny", login_hosts=["mirror.lan"]))

@@ -109,6 +109,19 @@ async def test_use_that_cannot_be_written_is_counted_and_written_later() -> None
     await scene.tasks.close()
 
 
+async def test_downloads_that_outlive_the_sums_end_without_an_error() -> None:
+    """A process ends its answers first, and its downloads behind them."""
+    scene = Scene(Bounds(upstream_bytes=100))
+    budgets, usage = scene.worker()
+    budget = await budgets.of(scene.shared)
+    assert budget is not None
+    budget.add(10)
+    await usage.close()
+    assert sum(scene.book.sums.values()) == 10
+    budget.add(BATCH_BYTES)
+    assert scene.tasks.running == 0
+
+
 async def test_names_whose_use_is_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that was forgotten is read again."""
     monkeypatch.setattr(module, "MOST_KNOWN", 3)
