@@ -118,7 +118,7 @@ def list_images(
         return
     with opened(config, cache_dir) as (management, settings):
         wanted = pattern(images, settings, any_tag=True)
-        found = iter(management.images(wanted))
+        found = iter(management.images.matching(wanted))
         if as_json:
             json_list(map(_image_json, found))
             return
@@ -157,7 +157,7 @@ def remove_images(
         wanted = pattern(images, settings)
 
         def removal(*, dry_run: bool) -> "Steps[RemovalStep]":
-            return management.removal(wanted, forced=force, dry_run=dry_run)
+            return management.images.remove(wanted, forced=force, dry_run=dry_run)
 
         if as_json:
             _print_removal(removal(dry_run=dry_run), dry_run=dry_run)
@@ -186,8 +186,8 @@ def disk_usage(
         return
     with opened(config, cache_dir) as (management, settings):
         everything = images == "*"
-        found = management.usage(None if everything else pattern(images, settings, any_tag=True))
-        total = management.disk_totals().now()
+        found = management.disk.usage(None if everything else pattern(images, settings, any_tag=True))
+        total = management.disk.totals().now()
         if as_json:
             numbers = {key: value for key, value in asdict(total).items() if key != "scrub"}
             json_document({**numbers, "shares": [_usage_json(each) for each in found]})
@@ -212,7 +212,7 @@ def disk_usage(
             ended = time.strftime("%Y-%m-%d", time.localtime(scrub.ended))
             done = f"ended on {ended}" if scrub.ended else f"{scrub.share:.0%} of this pass"
             tell(f"Scrub: {done}; {scrub.wrong} wrong.")
-        if shortage := management.shortage().now():
+        if shortage := management.disk.shortage().now():
             tell(f"Note: {shortage}")
 
 
@@ -233,8 +233,8 @@ def collect_garbage(
     from mirror.manage.garbage_collector import count_by_kind
 
     with opened(config, cache_dir) as (management, _):
-        counts, freed = count_by_kind(management.garbage(dry_run=dry_run))
-        foreign = [str(path) for path in management.foreign_files().now()]
+        counts, freed = count_by_kind(management.upkeep.collect_garbage(dry_run=dry_run))
+        foreign = [str(path) for path in management.upkeep.foreign_files().now()]
         if as_json:
             kinds = {kind: {"count": counts[kind], "size": freed[kind]} for kind in counts}
             json_document({"dry_run": dry_run, "removed": kinds, "foreign": foreign})
@@ -246,13 +246,13 @@ def collect_garbage(
         tell(f"{size(freed.total())} {done}." if counts else "There is no garbage.")
         for path in foreign:
             tell(f"Not part of the cache, and not touched: {path}")
-        if not dry_run and (excess := management.excess().now()) > 0:
+        if not dry_run and (excess := management.disk.excess().now()) > 0:
             tell(_still_over(management, excess))
 
 
 def _still_over(management: "Management", excess: int) -> str:
     """Return why the cache exceeds the quota after a collection."""
-    if shortage := management.shortage().now():
+    if shortage := management.disk.shortage().now():
         return f"Note: {shortage}"
     return f"Still {size(excess)} over the quota: pinned, being read, or being downloaded."
 

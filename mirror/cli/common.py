@@ -41,6 +41,13 @@ INTERRUPTED = 130
 IMPORTED_BY_COMMANDS = (
     "ctypes",  # by a write to the database of the blobs
     "mirror.manage.disk_usage",
+    "mirror.manage.facade.backups",
+    "mirror.manage.facade.bundles",
+    "mirror.manage.facade.disk",
+    "mirror.manage.facade.images",
+    "mirror.manage.facade.pins",
+    "mirror.manage.facade.tokens",
+    "mirror.manage.facade.upkeep",
     "mirror.manage.garbage_collector",
     "mirror.manage.inventory",
     "mirror.manage.management",

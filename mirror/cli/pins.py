@@ -134,7 +134,7 @@ def _add_pin(
     with opened(config, cache_dir) as (management, settings):
         wanted = _pin(reference, platform, settings)
         try:
-            kept = management.pin(wanted).now()
+            kept = management.pins.add(wanted).now()
         except PinTooLarge as error:
             fail(_too_large(wanted, error), 1)
         upstream = wanted.images.name.partition("/")[0]
@@ -162,10 +162,10 @@ def _misspelt_architecture(platform: str) -> str:
 
 def _tell_missing(management: "Management", pin: "Pin", settings: "Config") -> None:
     """Say what the pin keeps and is not here, and by which commands it comes."""
-    images = list(management.images(pin.images))
+    images = list(management.images.matching(pin.images))
     platforms = [(image, name) for image in images for name in image.missing_platforms]
     if not platforms:
-        kept, here = management.pin_sizes(pin).now()
+        kept, here = management.pins.sizes(pin).now()
         if kept > here:
             tell(f"{size(kept - here)} of it are not here: pull it through the mirror to have all of it.")
         return
@@ -193,9 +193,9 @@ def unpin(
         return
     with opened(config, cache_dir) as (management, settings):
         images = pattern(reference, settings)
-        if management.unpin(images).now():
+        if management.pins.remove(images).now():
             say(f"unpinned {images}")
-        elif any(each.pin.images == images for each in management.pins().now()):
+        elif any(each.pin.images == images for each in management.pins.all().now()):
             fail(f"{images} is pinned by the configuration: take it out of cache.pins, and restart", 1)
         else:
             fail(f"there is no pin {images}; the pins there are: registry-mirror pins", 1)
@@ -215,14 +215,14 @@ def pins(
             keeping.pins(remote, as_json=as_json)
         return
     with opened(config, cache_dir) as (management, _):
-        listed = management.pins().now()
+        listed = management.pins.all().now()
         if as_json:
-            json_list(_as_json(each, *management.pin_sizes(each.pin).now()) for each in listed)
+            json_list(_as_json(each, *management.pins.sizes(each.pin).now()) for each in listed)
             return
         if not listed:
             tell("Nothing is pinned. To keep an image: registry-mirror pin alpine:3.20")
             return
-        rows = (_as_row(each, *management.pin_sizes(each.pin).now()) for each in listed)
+        rows = (_as_row(each, *management.pins.sizes(each.pin).now()) for each in listed)
         head = ("PATTERN", "PLATFORMS", "SIZE", "HERE", "SINCE", "FROM")
         table(head, rows, right=("SIZE", "HERE"), optional=("SINCE", "FROM"))
 

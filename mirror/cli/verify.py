@@ -98,7 +98,7 @@ def _run(path: Path, limiter: "RateLimiter", *, quick: bool, repair: bool, show:
     start_collector()
     with translated("verify"), closing(open_cache(path)) as folder:
         management = Management(folder)
-        run = management.verification(limiter, quick=quick, repair=repair).now()
+        run = management.upkeep.begin_verification(limiter, quick=quick, repair=repair).now()
         with _progress(run, show=show) as progress:
             _go_through(management, run, progress)
     return run
@@ -107,7 +107,7 @@ def _run(path: Path, limiter: "RateLimiter", *, quick: bool, repair: bool, show:
 def _go_through(
     management: "Management", run: "Verification", progress: "Callable[[Finding | None], None]"
 ) -> None:
-    with closing(iter(management.verify(run))) as steps:
+    with closing(iter(management.upkeep.verify(run))) as steps:
         try:
             for step in steps:
                 progress(step.finding)

@@ -142,7 +142,8 @@ async def test_gone_tag_is_kept(
         assert reply.header("age") == "86400"
         assert await mirror.metric(METRIC) == 2
         (shown,) = [
-            each async for each in Management(mirror.service.folder).images(ImagePattern.parse("x:t"))
+            each
+            async for each in Management(mirror.service.folder).images.matching(ImagePattern.parse("x:t"))
         ]
         assert (shown.gone_since, shown.complete) == (1_700_000_000.0, True)
         listed = await get(mirror.address, LIST)
@@ -279,7 +280,9 @@ async def test_gone_tag_is_removed_by_rm(hub: FakeRegistry, tmp_path: Path, cloc
         image = await pull(hub, mirror)
         tag_removed(hub)
         assert is_kept(await get(mirror.address, TAG), image)
-        assert [step async for step in Management(mirror.service.folder).removal(ImagePattern.parse("x:t"))]
+        assert [
+            step async for step in Management(mirror.service.folder).images.remove(ImagePattern.parse("x:t"))
+        ]
         asked = len(hub.log)
         for _ in range(3):
             assert (await get(mirror.address, TAG)).status == 404
@@ -401,7 +404,7 @@ async def test_gone_untagged_image_of_an_account_is_shown(
         repository_removed(hub)
         assert LABEL in warnings(await get(mirror.address, path))
         wanted = ImagePattern.parse("x:*", any_tag=True)
-        (shown,) = [each async for each in Management(mirror.service.folder).images(wanted)]
+        (shown,) = [each async for each in Management(mirror.service.folder).images.matching(wanted)]
         assert (shown.tag, shown.gone_since) == ("", clock.now)
         assert (await get(mirror.address, f"/v2/docker.io/library/x/blobs/{image.layers[0]}")).status == 404
 

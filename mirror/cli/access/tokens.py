@@ -107,7 +107,7 @@ def token_create(
     wanted = _wanted(name, expires, repository or [], action or [])
     with opened(config, cache_dir) as (management, _):
         try:
-            secret, entry = management.create_token(wanted).now()
+            secret, entry = management.tokens.create(wanted).now()
         except TokenExists:
             fail(f"there is a token {name} already: revoke it first, or choose another name", 1)
     if as_json:
@@ -123,7 +123,7 @@ def token_create(
 @app.command("ls", cls=Command, help=LS_HELP)
 def token_ls(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     with opened(config, cache_dir) as (management, _):
-        listed = management.tokens().now()
+        listed = management.tokens.all().now()
     if as_json:
         json_list(map(_as_json, listed))
     elif not listed:
@@ -136,7 +136,7 @@ def token_ls(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJ
 @app.command("revoke", cls=Command, help=REVOKE_HELP)
 def token_revoke(name: TokenName, config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
     with opened(config, cache_dir) as (management, _):
-        if not management.revoke_token(name).now():
+        if not management.tokens.revoke(name).now():
             fail(f"there is no token {name!r}; the tokens there are: registry-mirror token ls", 1)
     say(f"revoked {name}")
 

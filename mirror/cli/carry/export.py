@@ -127,7 +127,7 @@ def add_to(app: typer.Typer) -> None:
 def have(config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
     import_before_becoming_owner(IMPORTED_BY_CARRYING)
     with opened(config, cache_dir) as (management, _):
-        for line in management.have().now().lines():
+        for line in management.exports.have().now().lines():
             sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
 
@@ -204,7 +204,7 @@ class _Export:
 
     def collect(self, selection: "Selection", *, allowed: bool) -> "BundleContents":
         """Return what is to be exported; ends with 1 if something is missing and not `allowed`."""
-        found = self._management.collect(selection).now()
+        found = self._management.exports.collect(selection).now()
         self.missing = found.missing
         for each in found.missing:
             show_missing(each, as_json=self._as_json)
@@ -224,10 +224,10 @@ class _Export:
         options = ExportOptions(self._name, limit, part, raise_limit(), progress.add)
         output = sys.stdout.buffer if to_stdout else self._output
         try:
-            run = self._management.begin_export(contents, output, options).now()
+            run = self._management.exports.begin(contents, output, options).now()
             with shown(len(run.files), as_json=self._as_json) as view:
                 progress.view = None if to_stdout else view
-                for each in self._management.write_export(run):
+                for each in self._management.exports.write(run):
                     progress.end(each.file, each.state)
                 if not to_stdout:
                     view.done(**_facts(contents, run.files, self.missing))

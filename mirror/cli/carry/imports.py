@@ -94,7 +94,7 @@ class _Run:
         from msgspec.structs import replace
 
         self._management = management
-        self._import = management.begin_import(replace(options, on_room=self._show_room)).now()
+        self._import = management.imports.begin(replace(options, on_room=self._show_room)).now()
         self._options = options
         self._as_json = as_json
         self.status = 0
@@ -110,7 +110,7 @@ class _Run:
                 progress = _Progress(name, source, view)
                 try:
                     with open_archive(source) as archive:
-                        reading = self._management.read_archive(
+                        reading = self._management.imports.read(
                             self._import, archive, _origin(name), progress.add
                         )
                         reading.now()
@@ -132,7 +132,7 @@ class _Run:
 
         try:
             hosts = set()
-            for image in self._management.finish_import(self._import):
+            for image in self._management.imports.finish(self._import):
                 self._show(image)
                 hosts.add(image.name.partition("/")[0])
             self._note_unknown(hosts)

@@ -135,7 +135,7 @@ def _identity(words: "Sequence[str]") -> "Identity":
 def _token(name: str, config: "Config") -> "TokenEntry":
     """Return a token of the cache folder by its name; the command ends with 1 if there is none."""
     with opened_folder(config) as management:
-        listed = management.tokens().now()
+        listed = management.tokens.all().now()
     found = next((each.entry for each in listed if each.entry.name == name), None)
     if found is None:
         fail(f"there is no token {name!r}; the tokens there are: registry-mirror token ls", 1)

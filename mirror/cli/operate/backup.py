@@ -104,11 +104,11 @@ def backup(
     folder = output_folder(place.parent, loaded(config, {"cache_dir": cache_dir}).config.cache.dir, MODE)
     with opened(config, cache_dir) as (management, _):
         if dry_run:
-            _show_plan(management.plan_backup().now(), as_json=as_json)
+            _show_plan(management.backups.plan().now(), as_json=as_json)
             return
         target = sys.stdout.buffer if output == "-" else folder
         contents = _carried_out(
-            lambda on_bytes: management.backup(target, place.name, on_bytes).now(),
+            lambda on_bytes: management.backups.write(target, place.name, on_bytes).now(),
             place.name,
             quiet=output == "-",
         )

@@ -138,7 +138,7 @@ class Actions:
         except ValueError as error:
             raise ApiError(422, str(error)) from None
         try:
-            kept = await self._desk.management.pin(pin)
+            kept = await self._desk.management.pins.add(pin)
         except PinTooLarge as error:
             raise ApiError(409, str(error), "raise cache.max_size, or unpin something") from None
         self._note("pinned from the pages", visitor, image)
@@ -147,7 +147,7 @@ class Actions:
     async def unpin(self, visitor: PageVisitor, wanted: ImageChange) -> UnpinResult:
         """Remove a pin of an image."""
         image = await self._images.named(visitor, wanted.reference)
-        removed = await self._desk.management.unpin(_pattern(image))
+        removed = await self._desk.management.pins.remove(_pattern(image))
         if removed:
             self._note("unpinned from the pages", visitor, image)
         return UnpinResult(removed)
@@ -170,7 +170,8 @@ class Actions:
 
     async def _removal(self, image: WarmImage, *, forced: bool, dry_run: bool) -> RemovalPlan:
         images, pinned, freed = list[str](), list[str](), 0
-        async for step in self._desk.management.removal(_pattern(image), forced=forced, dry_run=dry_run):
+        management = self._desk.management
+        async for step in management.images.remove(_pattern(image), forced=forced, dry_run=dry_run):
             images += step.images
             pinned += step.pinned
             freed += step.freed
@@ -211,7 +212,7 @@ class Actions:
         image = await self._images.named(visitor, wanted.reference)
         if self._bundles >= MOST_BUNDLES:
             raise ApiError(429, "other bundles are being written", "try again when they are")
-        collected = await self._desk.management.collect(Selection((_pattern(image),)))
+        collected = await self._desk.management.exports.collect(Selection((_pattern(image),)))
         if collected.missing:
             text = f"{len(collected.missing)} parts of {image} are not here"
             raise ApiError(409, text, "fetch the image before")
@@ -261,8 +262,8 @@ async def _write(
 ) -> None:
     """Write a bundle into a pipe. The length tells the reader that one has ended early."""
     try:
-        export = await management.begin_export(contents, output, options)
-        async for _ in management.write_export(export):
+        export = await management.exports.begin(contents, output, options)
+        async for _ in management.exports.write(export):
             pass
     except (BlobGone, ExportError, StoreError, OSError) as error:
         log.info("bundle not sent to its end", reason=str(error))

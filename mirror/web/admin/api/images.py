@@ -123,7 +123,7 @@ class Images:
         words, after, names = words_of(wanted.search), wanted.after, list[str]()
         until, management = time.monotonic() + SEARCH_SECONDS, self._desk.management
         while len(names) <= wanted.limit and time.monotonic() < until:
-            found = await management.find_repositories(words, f"repository:{after}" if after else "")
+            found = await management.names.repositories(words, f"repository:{after}" if after else "")
             if not found:
                 after = ""
                 break
@@ -133,7 +133,7 @@ class Images:
         if len(names) > wanted.limit:
             names = names[: wanted.limit]
             after = names[-1]
-        return RepositoryPage(await management.repository_rows(names), after)
+        return RepositoryPage(await management.names.repository_rows(names), after)
 
     async def tags(self, visitor: PageVisitor, wanted: TagParameters) -> TagPage:
         """Return a page of tags of which the visitor may know."""
@@ -142,7 +142,7 @@ class Images:
         if wanted.repository and not await visitor.visible([_name(wanted.repository)]):
             return TagPage([], "")
         while len(tags) <= wanted.limit and time.monotonic() < until:
-            found = await management.find_tags(words, after, wanted.repository)
+            found = await management.names.tags(words, after, wanted.repository)
             if not found:
                 after = ""
                 break
@@ -156,14 +156,14 @@ class Images:
         if len(tags) > wanted.limit:
             tags = tags[: wanted.limit]
             after = tags[-1].key
-        return TagPage(await management.tag_rows(tags), after)
+        return TagPage(await management.names.tag_rows(tags), after)
 
     async def image(self, visitor: PageVisitor, wanted: ImageParameters) -> ImageDetail:
         """Return an image in detail."""
         image = await self.named(visitor, wanted.reference)
         if image.reference is None:
             raise ApiError(422, "name one image, by its tag or digest")
-        found = await self._desk.management.image(image.repository, image.reference, time.time())
+        found = await self._desk.management.images.detail(image.repository, image.reference, time.time())
         if found is None:
             raise _unknown(wanted.reference)
         birth, digest = self._desk.service.cache.birth, Digest.parse(found.digest)
@@ -194,7 +194,7 @@ class Images:
 
     async def pins(self, visitor: PageVisitor, _: NoParameters) -> list[PinRow]:
         """Return the pins."""
-        found = await self._desk.management.pins()
+        found = await self._desk.management.pins.all()
         return [
             PinRow(str(each.pin.images), list(each.pin.platforms), each.since, each.configured)
             for each in found

@@ -176,8 +176,8 @@ class Live:
 
     async def disk(self, _visitor: PageVisitor, _: NoParameters) -> DiskState:
         """Return the room of the cache."""
-        totals = await self._desk.management.disk_totals()
-        room = await self._desk.management.room()
+        totals = await self._desk.management.disk.totals()
+        room = await self._desk.management.disk.room()
         return DiskState(
             cached=totals.blobs,
             blobs=totals.count,

@@ -175,7 +175,7 @@ class SettingsOperations:
                 repositories=list(each.entry.repositories),
                 actions=[str(action) for action in each.entry.actions],
             )
-            for each in await self._desk.management.tokens()
+            for each in await self._desk.management.tokens.all()
         ]
 
     async def warm(self, _visitor: PageVisitor, _: NoParameters) -> list[WarmRow]:

@@ -104,7 +104,7 @@ class Upkeep:
                 counted=each.counted,
                 max_share=each.max_share,
             )
-            async for each in self._desk.management.usage(pattern)
+            async for each in self._desk.management.disk.usage(pattern)
         ]
         known = await visitor.visible([each.name for each in rows if not each.is_upstream])
         shown = [each for each in rows if each.is_upstream or each.name in known]
@@ -116,10 +116,10 @@ class Upkeep:
             raise ApiError(409, "garbage is being collected already", "try again when that has ended")
         counts, sizes = Counter[str](), Counter[str]()
         async with self._collecting:
-            async for item in self._desk.management.garbage(dry_run=wanted.dry_run):
+            async for item in self._desk.management.upkeep.collect_garbage(dry_run=wanted.dry_run):
                 counts[item.kind] += 1
                 sizes[item.kind] += item.size
-        excess = 0 if wanted.dry_run else max(0, await self._desk.management.excess())
+        excess = 0 if wanted.dry_run else max(0, await self._desk.management.disk.excess())
         if not wanted.dry_run:
             who = ", ".join(visitor.names) or visitor.address
             log.info("garbage collected from the pages", by=who, freed=sizes.total(), client=visitor.address)

@@ -1,0 +1,1 @@
+"""Parts of the facade of operators' use cases (`mirror.manage.management`)."""
