@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from mirror.cache.cache import Cache
 from mirror.config.hosting.hosted import HostedSettings
-from mirror.hosted.origin import HostedOrigin
 from mirror.hosted.registry import HostedRegistry
 from mirror.hosted.uploads import Uploads
 from mirror.metrics.metrics import Metrics
@@ -59,5 +58,5 @@ def open_hosted(
 ) -> tuple[HostedRegistry, Uploads, HostedUpkeep]:
     """Open the registries, and let the cache answer for them."""
     registry, uploads = HostedRegistry(store, hosted, tasks), Uploads(store, hosted)
-    cache.host([each.name for each in hosted], HostedOrigin(registry))
+    cache.host([each.name for each in hosted], registry.content)
     return registry, uploads, HostedUpkeep(registry, uploads, hosted, tasks, metrics)

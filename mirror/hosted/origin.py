@@ -1,22 +1,54 @@
-"""The hosted registries as an origin of content, beside the upstreams (`cache.origins`)."""
+"""The hosted registries as an origin of content, beside the upstreams (`cache.origins`).
 
-from collections.abc import Collection
+A blob opens only through a link of its repository (invariant 5), and a HEAD is answered by the same rule.
+"""
 
-from mirror.cache.readers import BlobAnswer, BlobRequest
+import asyncio
+import json
+from collections.abc import Callable, Collection
+from urllib.parse import parse_qsl, urlencode
+
+from mirror.cache.readers import BlobAnswer, BlobRequest, Fallback, SmallBlob, StoredReader
 from mirror.cache.referring.clients import Requester
-from mirror.cache.results import BlobInfo, ManifestAnswer, ManifestInfo, ReferrersAnswer, TagsAnswer
-from mirror.hosted.registry import HostedRegistry
+from mirror.cache.results import (
+    FOREVER,
+    BlobInfo,
+    ManifestAnswer,
+    ManifestInfo,
+    Outcome,
+    ReferrersAnswer,
+    TagsAnswer,
+)
+from mirror.hosted.refusals import answered, unknown_blob, unknown_manifest, unknown_repository
 from mirror.oci.accept import ANYTHING, Accepted
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
+from mirror.oci.referrers import index_of
+from mirror.store.hosted.hosted_store import HostedStore
+from mirror.store.links.content import LocalContent
+from mirror.store.store import Store
+from mirror.util.tasks import Tasks
 from mirror.util.time_limit import TimeLimit
+
+# Page size of tags without `n`, and the maximum; clients follow the Link.
+MOST_TAGS = 10_000
+
+# Pages of referrers that are read at a time: each has megabytes, and takes a hundredth of a second.
+MOST_LISTINGS = 4
 
 
 class HostedOrigin:
-    """Content that was pushed: never asked of another machine, and there without any upstream."""
+    """Content that was pushed: never asked of another machine, always fresh, there without any upstream.
 
-    def __init__(self, registry: HostedRegistry) -> None:
-        self._registry = registry
+    Raises RegistryError.
+    """
+
+    def __init__(self, store: Store, hosted: HostedStore, tasks: Tasks) -> None:
+        self._store = store
+        self._hosted = hosted
+        self._tasks = tasks
+        self._listing = asyncio.Semaphore(MOST_LISTINGS)
+        self.on_pull: list[Callable[[Repository, Tag, Digest], object]] = []  # called for each pull by tag
 
     async def get_manifest(
         self,
@@ -26,12 +58,34 @@ class HostedOrigin:
         client: Requester | None = None,
     ) -> ManifestAnswer:
         """Return the manifest as it was pushed, whatever the client accepts."""
-        return await self._registry.get_manifest(repository, reference)
+        with answered():
+            if isinstance(reference, Digest):
+                digest, ttl = reference, FOREVER
+            else:
+                entry = await self._hosted.tag(repository, reference)
+                if entry is None:
+                    raise unknown_manifest(repository, reference)
+                digest, ttl = Digest.parse(entry.digest), 0.0
+            found = await self._hosted.manifest(repository, digest)
+        if found is None:
+            raise unknown_manifest(repository, reference)
+        if isinstance(reference, Tag):
+            for call in self.on_pull:
+                call(repository, reference, digest)
+        return ManifestAnswer(found.data, found.digest, found.media_type, Outcome.HIT, ttl)
 
     async def head_manifest(
         self, repository: Repository, reference: Tag | Digest, accepted: Accepted = ANYTHING
     ) -> ManifestInfo:
-        return await self._registry.head_manifest(repository, reference)
+        """Return digest, type and size of the manifest."""
+        if isinstance(reference, Digest):
+            found = await self.get_manifest(repository, reference)
+            return ManifestInfo(found.digest, found.media_type, len(found.data), found.outcome, found.ttl)
+        with answered():
+            entry = await self._hosted.tag(repository, reference)
+        if entry is None:
+            raise unknown_manifest(repository, reference)
+        return ManifestInfo(Digest.parse(entry.digest), entry.media_type, entry.size, Outcome.HIT)
 
     async def get_blob(
         self,
@@ -40,13 +94,44 @@ class HostedOrigin:
         limit: TimeLimit | None = None,
         request: BlobRequest | None = None,
     ) -> BlobAnswer:
-        return await self._registry.get_blob(repository, digest, request)
+        """Return the blob, open for reading."""
+        with answered():
+            local = await self._hosted.open_blob(repository, digest)
+        if local.blob is None:
+            if local.data is None:
+                raise unknown_blob(repository, digest)
+            return BlobAnswer(SmallBlob(local.data), Outcome.HIT, FOREVER)
+        return BlobAnswer(self._reader(digest, local), Outcome.HIT, FOREVER)
+
+    def _reader(self, digest: Digest, local: LocalContent) -> StoredReader:
+        if local.blob is None:
+            raise AssertionError("a reader of a blob that is not open")
+        doubt = self._store.quarantine_if_unreadable
+        fallback = Fallback(None, lambda: self._tasks.spawn(doubt(digest), name=f"doubt {digest}"))
+        return StoredReader(local.blob, self._store.readers, fallback, self._store.begin_reading(digest))
 
     async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
-        return await self._registry.head_blob(repository, digest)
+        """Return the blob's size; by the link of its own repository alone."""
+        with answered():
+            local = await self._hosted.open_blob(repository, digest)
+        local.close()
+        if not local.is_open:
+            raise unknown_blob(repository, digest)
+        return BlobInfo(len(local.data or b"") if local.blob is None else local.blob.size, Outcome.HIT)
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
-        return await self._registry.tags(repository, query)
+        """Return a page of the tags, in ASCII order. `query` has `n` and `last`."""
+        parameters = dict(parse_qsl(query, keep_blank_values=True))
+        text = parameters.get("n", "")
+        limit = min(int(text), MOST_TAGS) if text.isascii() and text.isdigit() else MOST_TAGS
+        with answered():
+            names = await self._hosted.tags(repository, parameters.get("last", ""), limit + 1)
+        if names is None:
+            raise unknown_repository(repository)
+        page, more = names[:limit], len(names) > limit > 0
+        data = json.dumps({"name": repository.path, "tags": page}, separators=(",", ":")).encode()
+        next_query = urlencode({"n": limit, "last": page[-1]}) if more else None
+        return TagsAnswer(data, next_query, Outcome.HIT)
 
     async def referrers(
         self,
@@ -56,4 +141,15 @@ class HostedOrigin:
         client: Requester | None = None,
         after: str = "",
     ) -> ReferrersAnswer:
-        return await self._registry.referrers(repository, digest, artifact_types, after)
+        """Return a page of the referrers of a digest, which need not be here: all, or those of some types.
+
+        `after`: the digest where the page before ended.
+        """
+        start = str(Digest.parse(after)) if after else ""
+        # Once it is read, a page is on its way at once, and counts among the answers in memory.
+        async with self._listing:
+            with answered():
+                found, end = await self._hosted.referrers(repository, digest, start, artifact_types)
+        kinds = [("artifactType", each) for each in sorted(artifact_types)]
+        next_query = None if end is None else urlencode([*kinds, ("last", end)])
+        return ReferrersAnswer(index_of(found), bool(artifact_types), Outcome.HIT, next_query=next_query)

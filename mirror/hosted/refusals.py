@@ -5,11 +5,14 @@ own; with own words it stops at once, and shows them. A registry over its quota 
 or a 5xx would be tried again, too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mirror.hosted.several import SeveralErrors
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Repository
-from mirror.store.errors import NoRoom, StoreError
+from mirror.store.errors import NoRoom, ShuttingDown, StoreError
 from mirror.store.hosted.errors import (
     BlobLost,
     ContentMissing,
@@ -98,3 +101,16 @@ def unknown_repository(repository: Repository) -> RegistryError:
     return RegistryError(
         Code.NAME_UNKNOWN, f"{repository} does not exist: nothing was pushed to it", status=404
     )
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Turn refusals, and errors of the disk, into the answer to the client."""
+    try:
+        yield
+    except PushRefused as error:
+        raise refusal(error) from None
+    except ShuttingDown as error:
+        raise unavailable(error) from error
+    except StoreError as error:
+        raise refusal(error) from error

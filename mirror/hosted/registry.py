@@ -1,51 +1,28 @@
-"""The hosted registries: pushes, deletions, and what a client is given of them.
+"""The hosted registries: pushes and deletions. `mirror.hosted.origin` has what a client is given of them.
 
 Everything is decided by links: a blob opens only through a link of its repository (invariant 5), and a
 HEAD is answered by the same rule, because a client that learns of a blob does not upload it. What the mirror
 has for others becomes a repository's own by `mount`, where the client may read it there.
 """
 
-import asyncio
-import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from urllib.parse import parse_qsl, urlencode
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mirror.cache.readers import BlobAnswer, BlobRequest, Fallback, SmallBlob, StoredReader
-from mirror.cache.results import (
-    FOREVER,
-    BlobInfo,
-    ManifestAnswer,
-    ManifestInfo,
-    Outcome,
-    ReferrersAnswer,
-    TagsAnswer,
-)
 from mirror.config.hosting.hosted import HostedSettings
+from mirror.hosted.origin import HostedOrigin
 from mirror.hosted.pushed import check_manifest
-from mirror.hosted.refusals import refusal, unavailable, unknown_blob, unknown_manifest, unknown_repository
+from mirror.hosted.refusals import answered, unknown_blob, unknown_manifest
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Repository, Tag
-from mirror.oci.referrers import index_of
 from mirror.store.blobs.diskcache_disk import VerifiedFile
-from mirror.store.errors import ShuttingDown, StoreError
-from mirror.store.hosted.errors import PushRefused
 from mirror.store.hosted.hosted_store import Claim, HostedStore
 from mirror.store.hosted.pushes import PushedManifest, Quotas
-from mirror.store.links.content import LocalContent
 from mirror.store.store import Store
 from mirror.util.tasks import Tasks, off_loop
-
-# Page size of tags without `n`, and the maximum; clients follow the Link.
-MOST_TAGS = 10_000
-
-# Pages of referrers that are read at a time: each has megabytes, and takes a hundredth of a second.
-MOST_LISTINGS = 4
 
 # Repositories that are looked at to mount a blob of which the client does not say where it is.
 MOST_SOURCES = 100
@@ -75,18 +52,15 @@ class Change(Struct, frozen=True):
 
 
 class HostedRegistry:
-    """All hosted registries of one mirror. Raises RegistryError; what it gives is always fresh."""
+    """All hosted registries of one mirror. Raises RegistryError."""
 
     def __init__(self, store: Store, hosted: Iterable[HostedSettings], tasks: Tasks) -> None:
-        self._store = store
-        self._tasks = tasks
         self._settings = {each.name: each for each in hosted}
         self.store = HostedStore(store)
-        self._listing = asyncio.Semaphore(MOST_LISTINGS)
+        self.content = HostedOrigin(store, self.store, tasks)
         # Called before a change, with its action (`Change`), and awaited; called after it.
         self.before_change: list[Callable[[Repository, Sequence[Tag | Digest], str], Awaitable[None]]] = []
         self.on_change: list[Callable[[Change], object]] = []
-        self.on_pull: list[Callable[[Repository, Tag, Digest], object]] = []  # called for each pull by tag
 
     def __contains__(self, name: object) -> bool:
         """Return whether a registry is hosted here."""
@@ -99,93 +73,6 @@ class HostedRegistry:
     def settings(self, repository: Repository) -> HostedSettings:
         """Return the options of a repository's registry."""
         return self._settings[repository.upstream]
-
-    async def get_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestAnswer:
-        """Return the manifest."""
-        with answered():
-            if isinstance(reference, Digest):
-                digest, ttl = reference, FOREVER
-            else:
-                entry = await self.store.tag(repository, reference)
-                if entry is None:
-                    raise unknown_manifest(repository, reference)
-                digest, ttl = Digest.parse(entry.digest), 0.0
-            found = await self.store.manifest(repository, digest)
-        if found is None:
-            raise unknown_manifest(repository, reference)
-        if isinstance(reference, Tag):
-            for call in self.on_pull:
-                call(repository, reference, digest)
-        return ManifestAnswer(found.data, found.digest, found.media_type, Outcome.HIT, ttl)
-
-    async def head_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestInfo:
-        """Return digest, type and size of the manifest."""
-        if isinstance(reference, Digest):
-            found = await self.get_manifest(repository, reference)
-            return ManifestInfo(found.digest, found.media_type, len(found.data), found.outcome, found.ttl)
-        with answered():
-            entry = await self.store.tag(repository, reference)
-        if entry is None:
-            raise unknown_manifest(repository, reference)
-        return ManifestInfo(Digest.parse(entry.digest), entry.media_type, entry.size, Outcome.HIT)
-
-    async def get_blob(
-        self, repository: Repository, digest: Digest, request: BlobRequest | None = None
-    ) -> BlobAnswer:
-        """Return the blob, open for reading."""
-        with answered():
-            local = await self.store.open_blob(repository, digest)
-        if local.blob is None:
-            if local.data is None:
-                raise unknown_blob(repository, digest)
-            return BlobAnswer(SmallBlob(local.data), Outcome.HIT, FOREVER)
-        return BlobAnswer(self._reader(digest, local), Outcome.HIT, FOREVER)
-
-    def _reader(self, digest: Digest, local: LocalContent) -> StoredReader:
-        if local.blob is None:
-            raise AssertionError("a reader of a blob that is not open")
-        doubt = self._store.quarantine_if_unreadable
-        fallback = Fallback(None, lambda: self._tasks.spawn(doubt(digest), name=f"doubt {digest}"))
-        return StoredReader(local.blob, self._store.readers, fallback, self._store.begin_reading(digest))
-
-    async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
-        """Return the blob's size; by the link of its own repository alone."""
-        with answered():
-            local = await self.store.open_blob(repository, digest)
-        local.close()
-        if not local.is_open:
-            raise unknown_blob(repository, digest)
-        return BlobInfo(len(local.data or b"") if local.blob is None else local.blob.size, Outcome.HIT)
-
-    async def tags(self, repository: Repository, query: str) -> TagsAnswer:
-        """Return a page of the tags, in ASCII order. `query` has `n` and `last`."""
-        parameters = dict(parse_qsl(query, keep_blank_values=True))
-        text = parameters.get("n", "")
-        limit = min(int(text), MOST_TAGS) if text.isascii() and text.isdigit() else MOST_TAGS
-        with answered():
-            names = await self.store.tags(repository, parameters.get("last", ""), limit + 1)
-        if names is None:
-            raise unknown_repository(repository)
-        page, more = names[:limit], len(names) > limit > 0
-        data = json.dumps({"name": repository.path, "tags": page}, separators=(",", ":")).encode()
-        next_query = urlencode({"n": limit, "last": page[-1]}) if more else None
-        return TagsAnswer(data, next_query, Outcome.HIT)
-
-    async def referrers(
-        self, repository: Repository, digest: Digest, artifact_types: Collection[str], after: str = ""
-    ) -> ReferrersAnswer:
-        """Return a page of the referrers of a digest, which need not be here: all, or those of some types.
-
-        `after`: the digest where the page before ended.
-        """
-        start = str(Digest.parse(after)) if after else ""
-        # Once it is read, a page is on its way at once, and counts among the answers in memory.
-        async with self._listing:
-            with answered():
-                found, end = await self.store.referrers(repository, digest, start, artifact_types)
-        kinds = [("artifactType", each) for each in sorted(artifact_types)]
-        next_query = None if end is None else urlencode([*kinds, ("last", end)])
-        return ReferrersAnswer(index_of(found), bool(artifact_types), Outcome.HIT, next_query=next_query)
 
     async def put_manifest(
         self,
@@ -313,19 +200,6 @@ class HostedRegistry:
         """Tell those who listen of a change."""
         for call in self.on_change:
             call(change)
-
-
-@contextmanager
-def answered() -> Iterator[None]:
-    """Turn refusals, and errors of the disk, into the answer to the client."""
-    try:
-        yield
-    except PushRefused as error:
-        raise refusal(error) from None
-    except ShuttingDown as error:
-        raise unavailable(error) from error
-    except StoreError as error:
-        raise refusal(error) from error
 
 
 def _quotas(settings: HostedSettings) -> Quotas:

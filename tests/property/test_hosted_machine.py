@@ -204,18 +204,18 @@ class HostedMachine(RuleBasedStateMachine):
 
     def check(self, registry: HostedRegistry, repository: Repository, model: Model) -> None:
         for data in BLOBS:
-            status = self.refused(registry.head_blob(repository, Digest.of(data)))
+            status = self.refused(registry.content.head_blob(repository, Digest.of(data)))
             assert status == (0 if data in model.blobs else 404)
         for data in MANIFESTS:
-            status = self.refused(registry.get_manifest(repository, Digest.of(data)))
+            status = self.refused(registry.content.get_manifest(repository, Digest.of(data)))
             assert status == (0 if data in model.manifests else 404)
         for tag in TAGS:
             expected = model.tags.get(tag)
             if expected is None:
-                assert self.refused(registry.get_manifest(repository, Tag(tag))) == 404
+                assert self.refused(registry.content.get_manifest(repository, Tag(tag))) == 404
             else:
-                assert self.run(registry.get_manifest(repository, Tag(tag))).data == expected
-        answer = json.loads(self.run(registry.referrers(repository, SUBJECT, ())).data)
+                assert self.run(registry.content.get_manifest(repository, Tag(tag))).data == expected
+        answer = json.loads(self.run(registry.content.referrers(repository, SUBJECT, ())).data)
         assert len(answer["manifests"]) == (REFERRER in model.manifests)
 
     @invariant()

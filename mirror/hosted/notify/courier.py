@@ -75,7 +75,7 @@ class Courier:
         self._sending = False
         registry.on_change.append(self.note)
         if any("pull" in each.settings.events for each in self._hooks.values()):
-            registry.on_pull.append(self.note_pull)
+            registry.content.on_pull.append(self.note_pull)
 
     def note(self, change: Change) -> None:
         """Queue the notifications of a change."""

@@ -123,7 +123,7 @@ class UploadsApi:
 
     async def _is_here(self, repository: Repository, digest: Digest) -> bool:
         try:
-            await self._registry.head_blob(repository, digest)
+            await self._registry.content.head_blob(repository, digest)
         except RegistryError:
             return False
         return True

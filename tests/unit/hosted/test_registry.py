@@ -55,18 +55,18 @@ async def test_manifest_is_given_back_byte_for_byte(registry: HostedRegistry) ->
     await push_blob(registry, APP, CONFIG)
     data = manifest_of() + b"\n \n"
     put = await registry.put_manifest(APP, LATEST, OCI_MANIFEST, data)
-    by_tag = await registry.get_manifest(APP, LATEST)
-    by_digest = await registry.get_manifest(APP, put.digest)
+    by_tag = await registry.content.get_manifest(APP, LATEST)
+    by_digest = await registry.content.get_manifest(APP, put.digest)
     assert by_tag.data == by_digest.data == data
     assert (by_tag.digest, by_tag.media_type) == (put.digest, OCI_MANIFEST)
-    head = await registry.head_manifest(APP, LATEST)
+    head = await registry.content.head_manifest(APP, LATEST)
     assert (head.digest, head.size) == (put.digest, len(data))
 
 
 async def test_tag_answers_are_not_remembered_by_time(registry: HostedRegistry) -> None:
     """Another worker may move the tag at any moment."""
     await push_image(registry, APP, "latest")
-    assert (await registry.get_manifest(APP, LATEST)).ttl == 0.0
+    assert (await registry.content.get_manifest(APP, LATEST)).ttl == 0.0
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
@@ -78,7 +78,7 @@ async def test_manifest_by_digest_of_both_algorithms(registry: HostedRegistry, a
     ).encode()
     digest = Digest.of(data, algorithm)
     assert (await registry.put_manifest(APP, digest, OCI_MANIFEST, data)).digest == digest
-    assert (await registry.get_manifest(APP, digest)).data == data
+    assert (await registry.content.get_manifest(APP, digest)).data == data
     other = replace(digest, encoded="0" * len(digest.encoded))
     error = await refused(registry.put_manifest(APP, other, OCI_MANIFEST, data))
     assert (error.status, error.code) == (400, Code.DIGEST_INVALID)
@@ -91,7 +91,7 @@ async def test_push_by_digest_with_tags(registry: HostedRegistry) -> None:
     tags = [Tag("1.2.3"), Tag("1.2"), Tag("1")]
     put = await registry.put_manifest(APP, Digest.of(data), OCI_MANIFEST, data, tags)
     assert put.tags == ("1.2.3", "1.2", "1")
-    assert {(await registry.get_manifest(APP, tag)).digest for tag in tags} == {put.digest}
+    assert {(await registry.content.get_manifest(APP, tag)).digest for tag in tags} == {put.digest}
 
 
 async def test_manifest_with_missing_contents_is_refused(registry: HostedRegistry) -> None:
@@ -107,8 +107,8 @@ async def test_manifest_with_missing_contents_is_refused(registry: HostedRegistr
         str(Digest.of(b"missing")),
         str(Digest.of(b"in another repository only")),
     }
-    assert (await refused(registry.get_manifest(APP, Digest.of(data)))).status == 404
-    assert (await refused(registry.get_manifest(APP, LATEST))).code is Code.MANIFEST_UNKNOWN
+    assert (await refused(registry.content.get_manifest(APP, Digest.of(data)))).status == 404
+    assert (await refused(registry.content.get_manifest(APP, LATEST))).code is Code.MANIFEST_UNKNOWN
 
 
 async def test_index_needs_its_manifests(registry: HostedRegistry) -> None:
@@ -140,18 +140,18 @@ def manifest_with(layers: list[dict[str, object]]) -> bytes:
 async def test_blob_opens_through_its_own_repository_only(registry: HostedRegistry) -> None:
     """Invariant 5: neither GET nor HEAD tells of a blob that another repository has."""
     digest = await push_blob(registry, OTHER, b"secret of the team")
-    content = (await registry.get_blob(OTHER, digest)).content
+    content = (await registry.content.get_blob(OTHER, digest)).content
     assert isinstance(content, SmallBlob)
     assert content.data == b"secret of the team"
-    assert (await registry.head_blob(OTHER, digest)).size == 18
-    for call in (registry.get_blob(APP, digest), registry.head_blob(APP, digest)):
+    assert (await registry.content.head_blob(OTHER, digest)).size == 18
+    for call in (registry.content.get_blob(APP, digest), registry.content.head_blob(APP, digest)):
         error = await refused(call)
         assert (error.status, error.code) == (404, Code.BLOB_UNKNOWN)
 
 
 async def test_large_blob_is_read_from_its_file(registry: HostedRegistry) -> None:
     data = b"x" * (SMALL_BYTES + 1)
-    reader = (await registry.get_blob(APP, await push_blob(registry, APP, data))).content
+    reader = (await registry.content.get_blob(APP, await push_blob(registry, APP, data))).content
     assert isinstance(reader, StoredReader)
     assert (reader.size, await reader.wait_readable(0)) == (len(data), len(data))
     reader.close()
@@ -170,7 +170,7 @@ async def test_tags_come_in_order_page_by_page(registry: HostedRegistry) -> None
         await push_image(registry, APP, tag)
 
     async def page(query: str) -> tuple[list[str], str | None]:
-        answer = await registry.tags(APP, query)
+        answer = await registry.content.tags(APP, query)
         return json.loads(answer.data)["tags"], answer.next_query
 
     assert await page("") == (["10", "2", "C", "a", "b"], None)
@@ -179,12 +179,12 @@ async def test_tags_come_in_order_page_by_page(registry: HostedRegistry) -> None
     assert await page("n=2&last=a") == (["b"], None)
     assert await page("last=C") == (["a", "b"], None)
     assert await page("n=0") == ([], None)
-    assert (await refused(registry.tags(OTHER, ""))).code is Code.NAME_UNKNOWN
+    assert (await refused(registry.content.tags(OTHER, ""))).code is Code.NAME_UNKNOWN
 
 
 async def test_repository_without_tags_has_an_empty_list(registry: HostedRegistry) -> None:
     await push_blob(registry, APP, CONFIG)
-    assert json.loads((await registry.tags(APP, "")).data)["tags"] == []
+    assert json.loads((await registry.content.tags(APP, "")).data)["tags"] == []
 
 
 async def test_referrers_are_listed_before_and_after_their_subject(registry: HostedRegistry) -> None:
@@ -199,7 +199,7 @@ async def test_referrers_are_listed_before_and_after_their_subject(registry: Hos
         assert put.subject == Digest.of(subject)
 
     async def listed(*types: str) -> list[str]:
-        answer = await registry.referrers(APP, Digest.of(subject), types)
+        answer = await registry.content.referrers(APP, Digest.of(subject), types)
         assert answer.filtered == bool(types)
         return [each["annotations"]["name"] for each in json.loads(answer.data)["manifests"]]
 
@@ -208,7 +208,9 @@ async def test_referrers_are_listed_before_and_after_their_subject(registry: Hos
     assert await listed("application/vnd.test.none") == []
     await push_image(registry, APP, "latest")
     assert sorted(await listed()) == ["one", "two"]
-    assert json.loads((await registry.referrers(OTHER, Digest.of(subject), ())).data)["manifests"] == []
+    assert (
+        json.loads((await registry.content.referrers(OTHER, Digest.of(subject), ())).data)["manifests"] == []
+    )
 
 
 async def test_referrer_without_an_artifact_type_has_that_of_its_config(registry: HostedRegistry) -> None:
@@ -218,7 +220,7 @@ async def test_referrer_without_an_artifact_type_has_that_of_its_config(registry
     manifest, index = manifest_of(subject=about), index_of([], subject=about)
     await registry.put_manifest(APP, Digest.of(manifest), OCI_MANIFEST, manifest)
     await registry.put_manifest(APP, Digest.of(index), OCI_INDEX, index)
-    answer = await registry.referrers(APP, Digest.of(b"subject"), ())
+    answer = await registry.content.referrers(APP, Digest.of(b"subject"), ())
     kinds = {each["mediaType"]: each.get("artifactType") for each in json.loads(answer.data)["manifests"]}
     assert kinds == {OCI_MANIFEST: "application/vnd.oci.image.config.v1+json", OCI_INDEX: None}
 
@@ -227,8 +229,8 @@ async def test_deleted_tag_leaves_its_manifest(registry: HostedRegistry) -> None
     """OCI distribution-spec, "Deleting tags"."""
     digest = await push_image(registry, APP, "latest")
     await registry.delete_tag(APP, LATEST)
-    assert (await refused(registry.get_manifest(APP, LATEST))).status == 404
-    assert (await registry.get_manifest(APP, digest)).digest == digest
+    assert (await refused(registry.content.get_manifest(APP, LATEST))).status == 404
+    assert (await registry.content.get_manifest(APP, digest)).digest == digest
     assert (await refused(registry.delete_tag(APP, LATEST))).code is Code.MANIFEST_UNKNOWN
 
 
@@ -242,9 +244,11 @@ async def test_deleted_manifest_takes_its_tags_and_its_place_among_referrers(
     await push_image(registry, APP, "other", [b"another layer"])
     await registry.delete_manifest(APP, digest)
     for reference in (Tag("one"), Tag("two"), digest):
-        assert (await refused(registry.head_manifest(APP, reference))).status == 404
-    assert json.loads((await registry.referrers(APP, Digest.of(b"subject"), ())).data)["manifests"] == []
-    assert json.loads((await registry.tags(APP, "")).data)["tags"] == ["other"]
+        assert (await refused(registry.content.head_manifest(APP, reference))).status == 404
+    assert (
+        json.loads((await registry.content.referrers(APP, Digest.of(b"subject"), ())).data)["manifests"] == []
+    )
+    assert json.loads((await registry.content.tags(APP, "")).data)["tags"] == ["other"]
     assert (await refused(registry.delete_manifest(APP, digest))).code is Code.MANIFEST_UNKNOWN
 
 
@@ -253,8 +257,8 @@ async def test_deleted_blob_is_gone_from_its_repository_only(registry: HostedReg
     digest = await push_blob(registry, APP, b"shared")
     await push_blob(registry, OTHER, b"shared")
     await registry.delete_blob(APP, digest)
-    assert (await refused(registry.head_blob(APP, digest))).status == 404
-    assert (await registry.head_blob(OTHER, digest)).size == 6
+    assert (await refused(registry.content.head_blob(APP, digest))).status == 404
+    assert (await registry.content.head_blob(OTHER, digest)).size == 6
     assert (await refused(registry.delete_blob(APP, digest))).code is Code.BLOB_UNKNOWN
 
 
@@ -272,7 +276,7 @@ async def test_immutable_tag_takes_the_same_manifest_only(registry: HostedRegist
         error = await refused(call)
         assert (error.status, error.code) == (409, Code.DENIED)
         assert "v1 never moves" in error.message
-    assert (await registry.get_manifest(APP, Tag("v1"))).digest == digest
+    assert (await registry.content.get_manifest(APP, Tag("v1"))).digest == digest
 
 
 async def test_manifest_keeps_its_type_where_tags_never_move(registry: HostedRegistry) -> None:
@@ -286,8 +290,8 @@ async def test_manifest_keeps_its_type_where_tags_never_move(registry: HostedReg
         error = await refused(registry.put_manifest(APP, reference, DOCKER_MANIFEST, data))
         assert (error.status, error.code) == (409, Code.DENIED)
         assert OCI_MANIFEST in error.message
-    assert (await registry.get_manifest(APP, Tag("v1"))).media_type == OCI_MANIFEST
-    assert (await registry.head_manifest(APP, Tag("v1"))).media_type == OCI_MANIFEST
+    assert (await registry.content.get_manifest(APP, Tag("v1"))).media_type == OCI_MANIFEST
+    assert (await registry.content.head_manifest(APP, Tag("v1"))).media_type == OCI_MANIFEST
     await registry.put_manifest(APP, LATEST, OCI_MANIFEST, data)
 
 
@@ -323,9 +327,9 @@ async def test_mount_of_what_the_client_may_read(registry: HostedRegistry) -> No
     assert not await registry.mount(APP, digest, None, no)
     assert not await registry.mount(APP, digest, Repository("office", "none"), yes)
     assert not await registry.mount(APP, Digest.of(b"unknown"), None, yes)
-    assert (await refused(registry.head_blob(APP, digest))).status == 404
+    assert (await refused(registry.content.head_blob(APP, digest))).status == 404
     assert await registry.mount(APP, digest, None, yes)
-    assert (await registry.head_blob(APP, digest)).size == 4
+    assert (await registry.content.head_blob(APP, digest)).size == 4
     assert await registry.mount(Repository("office", "third"), digest, OTHER, yes)
 
 

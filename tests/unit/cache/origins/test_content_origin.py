@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from mirror.cache.origins.content_origin import ContentOrigin
-from mirror.hosted.origin import HostedOrigin
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from tests.hosting import APP, hosted_of, office
@@ -17,5 +16,5 @@ async def test_each_repository_has_one_origin(tmp_path: Path) -> None:
         assert not cache.is_hosted(Repository("docker.io", "office/app"))
         assert cache.time_limit(APP, 5.0) == 5.0
         assert not cache.report_timeout(APP, 5.0)
-        origin: ContentOrigin = HostedOrigin(hosted_of(mirror))
+        origin: ContentOrigin = hosted_of(mirror).content
         assert not (await origin.referrers(APP, Digest.of(b"x"), ())).filtered

@@ -54,7 +54,7 @@ class Scene:
         self.now = 1_700_000_000.0
         self.registry = hosted_of(mirror)
         self.registry.on_change.clear()
-        self.registry.on_pull.clear()
+        self.registry.content.on_pull.clear()
         self._mirror = mirror
         self.tasks = Tasks()
         self.metrics = Metrics()
@@ -141,12 +141,12 @@ async def test_first_pull_of_a_tag_is_told_once_after_each_push(tmp_path: Path) 
         for content in (b"one", b"two"):
             await push_image(scene.registry, APP, "1", [content])
             for _ in range(2):
-                await scene.registry.get_manifest(APP, Tag("1"))
-                await scene.registry.head_manifest(APP, Tag("1"))
+                await scene.registry.content.get_manifest(APP, Tag("1"))
+                await scene.registry.content.head_manifest(APP, Tag("1"))
                 await scene.send()
-        scene.registry.on_pull.clear()
+        scene.registry.content.on_pull.clear()
         scene.another()  # another process
-        await scene.registry.get_manifest(APP, Tag("1"))
+        await scene.registry.content.get_manifest(APP, Tag("1"))
         await scene.send()
         assert receiver.seen() == [("pull", "app", "1")] * 2
 

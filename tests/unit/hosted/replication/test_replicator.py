@@ -95,7 +95,7 @@ async def test_push_and_signature_come_to_the_other_registry(tmp_path: Path) -> 
         signed = await sign(found.registry, digest)
         await found.send()
         assert await found.there("1") == str(digest)
-        listed = await found.other.referrers(APP, digest, ())
+        listed = await found.other.content.referrers(APP, digest, ())
         assert str(signed).encode() in listed.data
         assert await found.waiting() == 0
         assert await found.there("1", Repository("office", "team/other")) is None

@@ -50,14 +50,14 @@ async def swept(registry: HostedRegistry, hours: float = 5, *, dry_run: bool = F
 
 async def has(registry: HostedRegistry, reference: Tag | Digest) -> bool:
     try:
-        await registry.get_manifest(APP, reference)
+        await registry.content.get_manifest(APP, reference)
     except RegistryError:
         return False
     return True
 
 
 async def tags(registry: HostedRegistry) -> list[str]:
-    return list(json.loads((await registry.tags(APP, "")).data)["tags"])
+    return list(json.loads((await registry.content.tags(APP, "")).data)["tags"])
 
 
 async def test_expired_tag_goes_with_its_manifest(registry: HostedRegistry) -> None:
@@ -70,7 +70,7 @@ async def test_expired_tag_goes_with_its_manifest(registry: HostedRegistry) -> N
         assert await tags(registry) == (["1", "2"] if dry_run else ["2"])
     assert not await has(registry, old)
     assert await has(registry, new)
-    assert (await registry.get_manifest(OTHER, Tag("1"))).digest == old
+    assert (await registry.content.get_manifest(OTHER, Tag("1"))).digest == old
     assert not (await swept(registry)).tags
 
 
@@ -141,5 +141,5 @@ async def test_manifest_that_was_named_in_the_last_hour_stays(registry: HostedRe
     assert not (await swept(registry, hours=0.9)).tags
     index = registry.store.index
     later = time.time() - HOUR
-    doomed = [(await registry.get_manifest(APP, Tag("1"))).digest]
+    doomed = [(await registry.content.get_manifest(APP, Tag("1"))).digest]
     assert await registry.store.read(index.drop_unnamed, APP, doomed, later) == []

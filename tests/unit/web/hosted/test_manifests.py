@@ -62,7 +62,7 @@ async def test_push_by_digest_takes_tags(mirror: Running) -> None:
     path = f"/v2/office/app/manifests/{Digest.of(data)}"
     reply = await api.put(f"{path}?tag=1.2&tag=1&tag=1", data)
     assert reply.headers.getall("OCI-Tag") == ["1.2", "1"]
-    listed = await hosted_of(mirror).tags(APP, "")
+    listed = await hosted_of(mirror).content.tags(APP, "")
     assert json.loads(listed.data)["tags"] == ["1", "1.2"]
     query = "&".join(f"tag=t{number}" for number in range(MOST_TAGS + 1))
     for bad, status in ((query, 414), ("tag=-x", 400)):
