@@ -232,7 +232,7 @@ class RegistryApi:
         # An empty page is the last one, even where the upstream links to another.
         next_query = None if entries == 0 else page.next_query
         headers = {**_next_page(record.request, next_query), **_stale_headers(record, page.staleness)}
-        data = await self._access.visible_tags(record, repository, page.data)
+        data = await self._access.lists.tags(record, repository, page.data)
         return responses.json_body(record, data, headers)
 
     async def _referrers(self, record: RequestRecord, target: Target) -> web.StreamResponse:
@@ -266,7 +266,7 @@ class RegistryApi:
         entries = _entry_count(query.get("n"))
         limit = CATALOG_PAGE if entries is None else min(entries, CATALOG_MAX)
         fetch = partial(self._cache.catalog, target.upstream)
-        names, more = await self._access.catalog(record, target, fetch, query.get("last", ""), limit)
+        names, more = await self._access.lists.catalog(record, target, fetch, query.get("last", ""), limit)
         record.outcome = Outcome.HIT
         next_query = urlencode({"n": limit, "last": names[-1]}) if more and names else None
         body = json.dumps({"repositories": names}, separators=(",", ":")).encode()

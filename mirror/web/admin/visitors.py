@@ -62,11 +62,11 @@ class PageVisitor:
     @property
     def sees_all(self) -> bool:
         """Return whether nothing is hidden from the visitor."""
-        return self.is_admin or not self._access.hides(self.record)
+        return self.is_admin or not self._access.lists.hides(self.record)
 
     async def visible(self, names: Collection[str]) -> set[str]:
         """Return those of the repositories, `<upstream>/<repository>`, of which the visitor may know."""
-        return set(names) if self.is_admin else await self._access.visible(self.record, names)
+        return set(names) if self.is_admin else await self._access.lists.repositories(self.record, names)
 
     async def authorise_pull(
         self, repository: Repository, manifests: Mapping[Tag | Digest, Digest], birth: FindBirth
@@ -92,7 +92,7 @@ class PageVisitor:
 
     def may_know_tag(self, repository: Repository, tag: str) -> bool:
         """Return whether the visitor may know of a tag in a repository of which it may know."""
-        return self.is_admin or self._access.may_know_tag(self.record, repository, tag)
+        return self.is_admin or self._access.lists.may_know_tag(self.record, repository, tag)
 
 
 def _target(repository: Repository, reference: Tag | Digest) -> Target:

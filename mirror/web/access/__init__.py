@@ -1,0 +1,1 @@
+"""Access control of requests: its decisions, and what lists show."""
