@@ -58,6 +58,9 @@ class HTTPClient:
         self, transport: Transport, accounts: Accounts, guests: GuestAccounts, clock: Callable[[], float]
     ) -> None:
         self._transport = transport
+        self._origin = origin(transport.url)
+        self._base = f"{transport.url}/v2/"
+        self._paths = ("/v2/", f"{transport.url.raw_path.rstrip('/')}/v2/")
         self._accounts = accounts
         self._guests = guests
         self._too_long: TTLCache[tuple[str, int], UpstreamError] = TTLCache(
@@ -73,6 +76,17 @@ class HTTPClient:
         A body that is not read to its end costs the connection: the rest is not waited for.
         """
         location = location or DirectLocation()
+        response = await self._answer(request, location)
+        try:
+            await self._check(response)
+            if not self._own(response.url):
+                location.url = response.url
+            yield response
+        finally:
+            response.close()
+
+    async def _answer(self, request: OutgoingRequest, location: DirectLocation) -> Response:
+        """Return the answer of any status, its body unread; to be closed."""
         try:
             response = await self._send_directly(request, location) or await self._send_as_account(request)
         except UpstreamError as error:
@@ -85,19 +99,12 @@ class HTTPClient:
         if request.method == "GET" and self._expired(response):
             response.close()
             response = await self._send_as_account(request)
-        try:
-            await self._check(response)
-            if not self._own(response.url):
-                location.url = response.url
-            yield response
-        finally:
-            response.close()
+        return response
 
-    @contextlib.asynccontextmanager
     async def fetch(
         self, request: OutgoingRequest, limit: int, *, remember: bool = False
-    ) -> AsyncIterator[tuple[Response, bytes]]:
-        """Yield a successful answer and its whole body; raise AnswerTooLong beyond `limit` bytes.
+    ) -> tuple[Response, bytes]:
+        """Return a successful answer and its whole body; raise AnswerTooLong beyond `limit` bytes.
 
         With `remember`, raise AnswerTooLong for a while without asking again, unless the answer announces its
         length: then asking costs nothing.
@@ -105,14 +112,16 @@ class HTTPClient:
         key = (request.path, limit)
         if (known := self._too_long.get(key)) is not None:
             raise AnswerTooLong(known.failure, known.message, status=known.status)
-        async with self.open(request) as response:
-            try:
-                body = await self._transport.read(response, limit)
-            except AnswerTooLong as error:
-                if remember and not error.announced:
-                    self._too_long.put(key, error.copy())
-                raise
-            yield response, body
+        response = await self._answer(request, DirectLocation())
+        try:
+            await self._check(response)
+            return response, await self._transport.read(response, limit)
+        except AnswerTooLong as error:
+            if remember and not error.announced:
+                self._too_long.put(key, error.copy())
+            raise
+        finally:
+            response.close()
 
     def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives."""
@@ -124,9 +133,8 @@ class HTTPClient:
 
     async def _send_directly(self, request: OutgoingRequest, location: DirectLocation) -> Response | None:
         """Return the answer of the last redirect's target; None if that does not work any more."""
-        if location.url is None:
+        if (url := location.url) is None:
             return None
-        url = location.url
         try:
             response = await self._send(request, Hop(url, own=False, inside=False), None)
         except UpstreamError:
@@ -146,11 +154,10 @@ class HTTPClient:
 
     def _is_api(self, url: URL) -> bool:
         """Return whether `url` is of the upstream's API: other paths of its host may be another service's."""
-        paths = ("/v2/", f"{self._transport.url.raw_path.rstrip('/')}/v2/")
-        return self._own(url) and url.raw_path.startswith(paths) and not climbs(url)
+        return self._own(url) and url.raw_path.startswith(self._paths) and not climbs(url)
 
     def _own(self, url: URL) -> bool:
-        return origin(url) == origin(self._transport.url)
+        return origin(url) == self._origin
 
     async def _send_as_account(self, request: OutgoingRequest) -> Response:
         """Return the answer to an account of the mirror; to the current guest where that may read more."""
@@ -219,7 +226,7 @@ class HTTPClient:
 
     async def send_as(self, request: OutgoingRequest, account: Account) -> Response:
         """Return the answer to an account at the end of all redirects, of any status; to be closed."""
-        visited = [self._url(request)]
+        visited = [URL(self._base + request.path, encoded=True)]
         while True:
             inside = all(self._own(hop) for hop in visited)
             own = all(self._is_api(hop) and not is_signed(hop) for hop in visited[1:])
@@ -236,9 +243,6 @@ class HTTPClient:
             except RedirectRefused as reason:
                 message = f"{self._transport.name}: {reason}"
                 raise UpstreamError(Failure.INVALID, message, status=response.status) from None
-
-    def _url(self, request: OutgoingRequest) -> URL:
-        return URL(f"{self._transport.url}/v2/{request.path}", encoded=True)
 
     async def _authorized(self, request: OutgoingRequest, hop: Hop, account: Account) -> Response:
         """Return the answer of one host after at most one challenge."""
@@ -347,8 +351,7 @@ class HTTPClient:
 
     async def _get_v2(self, headers: Mapping[str, str]) -> Response:
         """Return the answer of /v2/, its body dropped."""
-        url = URL(f"{self._transport.url}/v2/", encoded=True)
-        response = await self._transport.send("GET", url, headers)
+        response = await self._transport.send("GET", URL(self._base, encoded=True), headers)
         response.release()
         return response
 

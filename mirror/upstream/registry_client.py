@@ -279,9 +279,8 @@ class RegistryClient:
 
     async def _get_manifest(self, path: str, reference: Tag | Digest, also: tuple[str, ...]) -> ManifestBody:
         request = OutgoingRequest("GET", f"{path}/manifests/{reference}", path, _accept(also))
-        async with self._client.fetch(request, MAX_MANIFEST_BYTES) as (response, data):
-            kind = media_type(response.headers.get("Content-Type"))
-            encoding = content_encoding(response)
+        response, data = await self._client.fetch(request, MAX_MANIFEST_BYTES)
+        kind, encoding = media_type(response.headers.get("Content-Type")), content_encoding(response)
         data = await off_loop(len(data), document, data, encoding, MAX_MANIFEST_BYTES)
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
         digest = await off_loop(len(data), Digest.of, data, algorithm)
@@ -301,8 +300,8 @@ class RegistryClient:
 
     async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, proven=True)
-        async with self._client.fetch(request, limit) as (response, data):
-            encoding = content_encoding(response)
+        response, data = await self._client.fetch(request, limit)
+        encoding = content_encoding(response)
         for each in as_sent_or_decoded(data, encoding, limit):
             if Digest.of(each, digest.algorithm) == digest:
                 return each
@@ -341,9 +340,9 @@ class RegistryClient:
             raise self._invalid("the query has characters that cannot be sent")
         page = replace(request, path=f"{request.path}?{query}" if query else request.path)
         # Lists of large repositories are too long every day; a manifest that is too long is soon mended.
-        async with self._client.fetch(page, limit, remember=True) as (response, data):
-            page_data = await off_loop(len(data), document, data, content_encoding(response), limit)
-            return TagsPage(page_data, next_query(response.headers.getall("Link", [])))
+        response, data = await self._client.fetch(page, limit, remember=True)
+        page_data = await off_loop(len(data), document, data, content_encoding(response), limit)
+        return TagsPage(page_data, next_query(response.headers.getall("Link", [])))
 
     def _invalid(self, what: str) -> UpstreamError:
         return UpstreamError(Failure.INVALID, f"{self.name}: {what}")

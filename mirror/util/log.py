@@ -307,9 +307,14 @@ def _joined(lines: Sequence[str]) -> Iterator[str]:
 def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Mask the values of keys that sound like secrets (a structlog processor)."""
     for key in event:
-        if any(word in key.lower() for word in SECRET_WORDS):
+        if _sounds_secret(key):
             event[key] = "***"
     return event
+
+
+@lru_cache(512)
+def _sounds_secret(key: str) -> bool:
+    return any(word in key.lower() for word in SECRET_WORDS)
 
 
 def redact_url(url: str) -> str:

@@ -21,6 +21,7 @@ class Realms:
         self._transport = transport
         self._origin = origin(transport.url)
         self._configured = {origin(URL(realm)) for realm in configured}
+        self._last: tuple[str, URL] | None = None  # realm that was parsed last, as text and as URL
 
     def trusts(self, url: URL) -> bool:
         """Return True if the password may be sent to `url`."""
@@ -28,15 +29,21 @@ class Realms:
 
     def url_of(self, challenge: Challenge) -> URL:
         """Return the URL of the token server if it may be asked at all; raise UnusableChallenge."""
-        try:
-            realm = parse_url(challenge.parameters.get("realm", ""))
-        except ValueError:
-            raise UnusableChallenge("the realm of its token server is not a URL") from None
+        realm = self._parsed(challenge.parameters.get("realm", ""))
         secure = self._transport.url.scheme == "https"
         if realm.raw_user is not None or (reason := refusal(self.rules(realm), realm, secure=secure)):
             why = "it names a user" if realm.raw_user is not None else reason
             raise UnusableChallenge(f"token server {redact_url(str(realm))} is not asked: {why}")
         return realm
+
+    def _parsed(self, text: str) -> URL:
+        """Return the URL of a realm. Each request asks for the same one."""
+        if self._last is None or self._last[0] != text:
+            try:
+                self._last = text, parse_url(text)
+            except ValueError:
+                raise UnusableChallenge("the realm of its token server is not a URL") from None
+        return self._last[1]
 
     def rules(self, realm: URL) -> RedirectRules:
         """Return the rules for a realm and its redirects."""

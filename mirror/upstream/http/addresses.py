@@ -5,6 +5,7 @@ that carry an IPv4 address for public ones: a translator or a tunnel behind them
 """
 
 import ipaddress
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 # IANA IPv4 Special-Purpose Address Registry, multicast (RFC 5771) and class E (RFC 1112).
@@ -48,8 +49,16 @@ _EMBEDDING = (
 )
 
 
+# Characters of the longest IP address without a zone.
+_LONGEST = 45
+
+
 def is_private_address(address: str) -> bool:
     """Return True for an IP address that is not public; raise ValueError if it is no IP address."""
+    return _remembered(address) if len(address) <= _LONGEST else _is_private(address)
+
+
+def _is_private(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
         embedded = _embedded(ip)
@@ -57,6 +66,10 @@ def is_private_address(address: str) -> bool:
             return ip not in _GLOBAL_6 or any(ip in network for network in _NOT_PUBLIC_6)
         ip = embedded
     return any(ip in network for network in _NOT_PUBLIC_4)
+
+
+# Each answer of an upstream comes from an address, of which there are few.
+_remembered = lru_cache(1024)(_is_private)
 
 
 def _embedded(ip: IPv6Address) -> IPv4Address | None:

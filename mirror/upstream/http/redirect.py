@@ -31,6 +31,9 @@ _SIGNATURE = re.compile(
 _SLASH, _DOT = r"(?:[/\\]|%(?:25)*(?:2f|5c))", r"(?:\.|%(?:25)*2e)"
 _CLIMB = re.compile(rf"(?i){_SLASH}{_DOT}{_DOT}(?:$|;|%(?:25)*3b|{_SLASH})")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_NEEDS_ESCAPES = re.compile(r"[^!-~]")
+# What no host has: escapes too would make it another one than it looks.
+_NO_HOST_TEXT = re.compile(r"[^!-~]|[%\\]")
 
 
 class RedirectRefused(ValueError):
@@ -51,7 +54,7 @@ def origin(url: URL) -> tuple[str, str, int | None]:
 
 def is_signed(url: URL) -> bool:
     """Return whether the query of a redirect's target is a credential, beside which no other may be sent."""
-    return any(_SIGNATURE.search(name) for name in url.query)
+    return bool(url.raw_query_string) and any(_SIGNATURE.search(name) for name in url.query)
 
 
 def climbs(url: URL) -> bool:
@@ -107,9 +110,11 @@ def parse_url(text: str, base: URL | None = None) -> URL:
     if _CONTROL.search(text):
         raise ValueError("control characters")
     authority = _AUTHORITY.match(text.lstrip(" "))
-    if authority is not None and not _is_host_text(authority[1].rpartition("@")[2]):
+    if authority is not None and _NO_HOST_TEXT.search(authority[1].rpartition("@")[2]):
         raise ValueError("a host with characters that no host has")
-    text = quote(text.strip(" "), safe=_PRINTABLE, errors="surrogateescape")
+    text = text.strip(" ")
+    if _NEEDS_ESCAPES.search(text):
+        text = quote(text, safe=_PRINTABLE, errors="surrogateescape")
     try:
         url = URL(text, encoded=True)
         url = (base.join(url) if base is not None else url).with_fragment(None)
@@ -117,11 +122,6 @@ def parse_url(text: str, base: URL | None = None) -> URL:
     except IndexError:  # yarl's, for a host of brackets alone
         raise ValueError("a host that is none") from None
     return url
-
-
-def _is_host_text(text: str) -> bool:
-    """Return whether the characters can be a host's: escapes too would make it another one than it looks."""
-    return all(character in _PRINTABLE and character not in "%\\" for character in text)
 
 
 def _resolve(base: URL, location: str) -> URL:

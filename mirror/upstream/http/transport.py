@@ -4,11 +4,11 @@ This layer follows no redirects and knows no credentials.
 """
 
 import asyncio
-import contextlib
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
+from types import TracebackType
 
 import aiohttp
 from yarl import URL
@@ -63,7 +63,8 @@ class Transport:
         self._proxies = Proxies.from_environment()
         self._session: aiohttp.ClientSession | None = None
         self._identity: ssl.SSLContext | None = None  # with the client certificate, if there is one
-        self._knows_us = {origin(self.url), *(origin(URL(realm)) for realm in settings.realms)}
+        self._origin = origin(self.url)
+        self._knows_us = {self._origin, *(origin(URL(realm)) for realm in settings.realms)}
         self._private_peer = False
 
     def bypass_proxies(self) -> None:
@@ -134,7 +135,7 @@ class Transport:
         proxy = self._proxies.choose(url)
         patience = BLOB_PATIENCE if proven else 1.0
         token = HEAD_PATIENCE.set(patience)
-        own = origin(url) == origin(self.url)
+        own = origin(url) == self._origin
         span, headers = begin_exchange(self.name, url.host or "", method, headers, own=own)
         try:
             with self.translated(url):
@@ -178,14 +179,16 @@ class Transport:
         It is shown to the upstream and its realms only (invariant 6). aiohttp shows it to a proxy over https
         too, and so it is not used with one.
         """
+        if self._identity is None:
+            return True
         shown = origin(url) in self._knows_us and (proxy is None or proxy.scheme == "http")
-        return self._identity if shown and self._identity is not None else True
+        return self._identity if shown else True
 
     def _log_exchange(self, method: str, url: URL, began: float, **outcome: object) -> None:
         """Log a request at level debug. The path is left out for other hosts than the upstream's own."""
         if debug_enabled():
             # A redirect's target is a signed URL, which is a credential.
-            shown = f"{_place(url)}{url.raw_path}" if origin(url) == origin(self.url) else _place(url)
+            shown = f"{_place(url)}{url.raw_path}" if origin(url) == self._origin else _place(url)
             total_ms = round((time.monotonic() - began) * 1000, 2)
             log.debug(
                 "upstream asked", upstream=self.name, method=method, url=shown, **outcome, total_ms=total_ms
@@ -251,13 +254,15 @@ class Transport:
             error = self._too_long(response, limit)
             error.announced = True
             raise error
-        body = bytearray()
-        async with contextlib.aclosing(self.chunks(response)) as chunks:
-            async for chunk in chunks:
+        body, count, began = bytearray(), self._counter(response), time.monotonic()
+        with self.translated(response.url):
+            while chunk := await response.content.readany():
+                count(len(chunk), began)
                 body += chunk
                 if len(body) > limit:
                     body.clear()  # the traceback refers to this frame
                     raise self._too_long(response, limit)
+                began = time.monotonic()
         return bytes(body)
 
     def _too_long(self, response: Response, limit: int) -> AnswerTooLong:
@@ -265,20 +270,9 @@ class Transport:
         message = f"{self.name}: the answer is longer than {limit} bytes"
         return AnswerTooLong(Failure.INVALID, message, status=response.status)
 
-    @contextlib.contextmanager
-    def translated(self, url: URL) -> Iterator[None]:
-        """Translate exceptions of aiohttp and the system to UpstreamError.
-
-        The cause is dropped: aiohttp's messages quote whole URLs, signatures included (invariant 6).
-        """
-        try:
-            yield
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure, why = describe(error, url)
-            without_frames(error)  # aiohttp keeps it with the body, which the frames refer to
-            failed = UpstreamError(failure, f"{self.name}: {_place(url)}: {why}")
-            failed.own, failed.hung_up = is_own(error), has_hung_up(error)
-            raise failed from None
+    def translated(self, url: URL) -> "Translation":
+        """Translate exceptions of aiohttp and the system to UpstreamError, as a context manager."""
+        return Translation(self.name, url)
 
     def redacted(self, text: str) -> str:
         """Return `text` without the passwords of proxies: a proxy may answer with a page of its own."""
@@ -348,6 +342,34 @@ class Transport:
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
+
+
+class Translation:
+    """Translates exceptions of aiohttp and the system, raised in its block, to UpstreamError.
+
+    The cause is dropped: aiohttp's messages quote whole URLs, signatures included (invariant 6).
+    """
+
+    __slots__ = ("_name", "_url")
+
+    def __init__(self, name: str, url: URL) -> None:
+        """`name`: of the upstream that is asked for `url`."""
+        self._name = name
+        self._url = url
+
+    def __enter__(self) -> None:
+        """Do nothing: only the end of the block counts."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, aiohttp.ClientError | OSError | ValueError):
+            return
+        failure, why = describe(error, self._url)
+        without_frames(error)  # aiohttp keeps it with the body, which the frames refer to
+        failed = UpstreamError(failure, f"{self._name}: {_place(self._url)}: {why}")
+        failed.own, failed.hung_up = is_own(error), has_hung_up(error)
+        raise failed from None
 
 
 def _unread(content: aiohttp.StreamReader) -> bytes:
