@@ -10,7 +10,7 @@ from mirror.hosted.registry import HostedRegistry
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from tests.running import Running, configured, serving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.config.schema import Config
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.system.sockets import bind_all, format_address
 from mirror.util.tasks import Tasks
 from mirror.web.serving.server import Listeners, serve

@@ -12,7 +12,7 @@ from mirror.config.endpoints import UpstreamSettings
 from mirror.config.schema import CacheSettings, Config
 from mirror.config.types import Amount
 from mirror.oci.digest import Digest
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.util.tasks import Tasks
 from mirror.web.serving.server import serve

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mirror.manage.warm.listed import Listed
     from mirror.manage.warm.plan import WarmPlan
     from mirror.manage.warm.run import WarmRun
-    from mirror.service import Service
+    from mirror.service.service import Service
 
 HELP = """Fetch images ahead, so that clients find them here, without the upstream too.
 
@@ -280,7 +280,7 @@ def _carry_out(settings: "Config", plan: "WarmPlan", *, dry_run: bool, as_json: 
     """Open the cache folder beside a running mirror, or a stopped one, and fetch. StoreError ends with 1."""
     from mirror.cli.progress import run_interruptible
     from mirror.manage.warm.run import WarmRun  # noqa: F401  # before the owner may not read it
-    from mirror.service import Service
+    from mirror.service.service import Service
     from mirror.store.errors import PinTooLarge, StoreError
     from mirror.util.log import configure_later
 
@@ -310,11 +310,11 @@ async def _fetch(service: "Service", plan: "WarmPlan", *, dry_run: bool, as_json
     from mirror.util.progress.amounts import ImageProgress
 
     views: list[ProgressView] = []
-    run = service.warm_run(plan, lambda pause: _show_pause(pause, views, as_json=as_json))
+    run = service.warm.run(plan, lambda pause: _show_pause(pause, views, as_json=as_json))
     resolved = [each async for each in run.resolve(plan.images)]
     found = [each for each in resolved if not isinstance(each, ImageProgress)]
     if not dry_run:
-        await service.pin(plan.pins(found))
+        await service.warm.pin(plan.pins(found))
     with shown(len(resolved), as_json=as_json) as view:
         views.append(view)
         for each in resolved:

@@ -9,7 +9,7 @@ from functools import partial
 from mirror.config.schema import Config
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.server.worker_process import RETIRE, STOP, Announce, WorkerSpec, tune_garbage_collector
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.store.errors import StoreError, reason_of
 from mirror.system.descriptors import client_limit, grow_table
 from mirror.system.sockets import AcceptBalancer
@@ -68,8 +68,8 @@ async def _serve(
 
     tune_garbage_collector()
     try:
-        metrics = MultiprocessMetrics(spec.folder, spec.number, service.metric_families)
-        await service.join_workers(metrics, periodically=not alone)
+        metrics = MultiprocessMetrics(spec.folder, spec.number, service.statistics.families)
+        await service.statistics.join_workers(metrics, periodically=not alone)
         await serve(service, config, ready, stop, listeners)
     finally:
         await service.close()

@@ -10,7 +10,7 @@ from aiohttp import web
 from mirror.cache.results import Outcome
 from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.util.tracing.spans import begin_request, end_request, is_traced

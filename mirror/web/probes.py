@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.util.log_writer import is_losing_lines, lines_dropped
 from mirror.web.responses import SERVER
 
@@ -46,18 +46,18 @@ class Probes:
         """
         state: dict[str, Any] = {
             "ready": not self.draining,
-            "cache": {"trouble": self._service.troubles()},
+            "cache": {"trouble": self._service.state.troubles()},
             "log": {"losing_lines": is_losing_lines(), "lines_dropped": lines_dropped()},
-            "upstreams": self._service.upstreams(),
+            "upstreams": self._service.state.upstreams(),
         }
-        if warm := self._service.warm_status():
+        if warm := self._service.warm.status():
             state["warm"] = warm
-        if (shared := self._service.shared_state()) is not None:
+        if (shared := self._service.state.shared()) is not None:
             state["shared"] = shared
         body = json.dumps(state).encode()
         status = 503 if self.draining else 200
         return web.Response(status=status, body=body, content_type="application/json", headers=SERVER)
 
     async def _metrics(self, request: web.BaseRequest) -> web.Response:
-        body, content_type = await self._service.exposition(request.headers.get("Accept", ""))
+        body, content_type = await self._service.statistics.exposition(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={**SERVER, "Content-Type": content_type})

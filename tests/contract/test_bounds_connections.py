@@ -142,7 +142,7 @@ async def test_want_of_descriptors_is_one_line_and_no_fault(
                 await loop.sock_connect(client, (host, int(port)))
             loop.call_later(0.2, stuck.set)
             await stuck.wait()
-            assert mirror.service.troubles() == []
+            assert mirror.service.state.troubles() == []
         for client in clients:
             await loop.sock_sendall(client, b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"200 OK" in await asyncio.wait_for(loop.sock_recv(client, 999), 10)
@@ -161,5 +161,5 @@ async def test_want_of_descriptors_is_no_trouble_of_the_disk(mirror: Running) ->
         for _ in range(3):
             await executor.run(folder.recovery.read_or, Capability.BLOBS, None, folder.blobs.stats)
             await executor.run(folder.recovery.read_or, Capability.METADATA, None, lambda: os.dup(0))
-        assert mirror.service.troubles() == []
+        assert mirror.service.state.troubles() == []
     assert [line["event"] for line in lines] == ["no free descriptor for the cache"]

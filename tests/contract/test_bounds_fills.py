@@ -224,7 +224,9 @@ async def test_time_limit_begins_after_the_queue(
         assert not second.done()
         gate.release()
         assert [reply.status for reply in await asyncio.gather(first, second)] == [200, 200]
-        assert [each["breaker"] for each in mirror.service.upstreams()["docker.io"]["sources"]] == ["closed"]
+        assert [each["breaker"] for each in mirror.service.state.upstreams()["docker.io"]["sources"]] == [
+            "closed"
+        ]
         silent.release()
 
 

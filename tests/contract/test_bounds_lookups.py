@@ -110,7 +110,7 @@ async def test_saturated_mirror_asks_the_upstream_a_few_things_at_a_time(tmp_pat
     """The upstream gets LEAST requests at a time, and in the end each client its answer."""
     registry = GatedRegistry()
     async with flooded(registry, tmp_path, 3 * LEAST) as (mirror, wires):
-        await mirror.service.refresh_stats()
+        await mirror.service.statistics.refresh()
         assert await mirror.metric("registry_mirror_lookups_waiting") == 2 * LEAST
         for turn in range(1, 3):
             assert len(registry.arrived) == turn * LEAST

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.system.sockets import bind_all, format_address
 from mirror.util.tasks import Tasks
 from mirror.web.operations import CONNECTIONS

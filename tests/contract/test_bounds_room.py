@@ -135,7 +135,7 @@ async def test_room_is_not_made_for_a_blob_larger_than_the_quota(
             assert (reply.status, reply.body) == (200, bytes(QUOTA + 1))
         assert await evicted(mirror, kept) == 0
         assert await mirror.metric("registry_mirror_passed_through_total") == 2
-        assert mirror.service.troubles() == []
+        assert mirror.service.state.troubles() == []
         partials = mirror.config.cache.dir / "partial"
         assert await asyncio.to_thread(lambda: list(partials.iterdir())) == []
 

@@ -13,7 +13,7 @@ from mirror.config.cache_rules import CacheRuleSettings
 from mirror.config.types import Amount
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import Pin
-from mirror.service import Service
+from mirror.service.service import Service
 from tests.fakes.content import FakeImage
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, serving

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from mirror.bundle.plan import make_plan
 from mirror.hosted.replication.replicator import SETTLING
-from mirror.service import HOUSEKEEPING_SECONDS
+from mirror.service.service import HOUSEKEEPING_SECONDS
 from tests.contract.test_canaries import COMMAND, canary, forms
 from tests.fakes.bundles import Shelf
 from tests.fakes.pusher import Pusher

@@ -130,7 +130,7 @@ async def test_content_served_from_memory_is_kept(
         for path in ("manifests/t", f"blobs/{image.config}"):
             assert (await get(mirror.address, f"/v2/{image.repository}/{path}")).status == 200
         assert hub.requests() == requests
-        await mirror.service.refresh_stats()  # the response cache says later what it has served
+        await mirror.service.statistics.refresh()  # the response cache says later what it has served
         await store.flush_last_use()
         if copies == "responses":
             await pull(mirror.address, image)

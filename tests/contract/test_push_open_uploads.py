@@ -53,7 +53,7 @@ async def test_open_uploads_are_measured(mirror: Running) -> None:
 
 
 async def measured(mirror: Running) -> tuple[float, float]:
-    families = {each.name: each for each in await mirror.service.metric_families()}
+    families = {each.name: each for each in await mirror.service.statistics.families()}
     names = ("registry_mirror_hosted_uploads", "registry_mirror_hosted_upload_bytes")
     uploads, size = (next(iter(families[name].samples.values())) for name in names)
     return uploads, size

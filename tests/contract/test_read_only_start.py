@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from mirror import service
 from mirror.cli.banner import room
+from mirror.service import service
 from tests.disks import MIB, mount, mounted, tmpfs
 from tests.fakes.registry import FakeRegistry
 from tests.running import configured, mirror_of

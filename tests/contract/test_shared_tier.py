@@ -76,7 +76,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def state(mirror: Running) -> dict[str, dict[str, object]]:
-    found = mirror.service.shared_state()
+    found = mirror.service.state.shared()
     assert found is not None
     return found
 

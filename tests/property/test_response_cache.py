@@ -149,7 +149,7 @@ def sides(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, list[Side], list[str
 
         patch.setattr(App, "__init__", collect)
         # Housekeeping writes the last uses, which this compares: on a slow machine it came in the middle.
-        patch.setattr("mirror.service.HOUSEKEEPING_SECONDS", NEVER)
+        patch.setattr("mirror.service.service.HOUSEKEEPING_SECONDS", NEVER)
         stack = AsyncExitStack()
         found = runner.run(_start(stack, tmp_path, apps))
         yield runner, *found

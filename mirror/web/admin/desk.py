@@ -9,7 +9,7 @@ import msgspec
 
 from mirror.config.schema import Config
 from mirror.manage.management import Management
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.store.series.savings_book import SAVING_ERRORS, SavingsBook
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
@@ -103,7 +103,7 @@ class Desk:
 
     def troubles(self) -> list[dict[str, Any]]:
         """Return what is wrong with the cache folder."""
-        return self.service.troubles()
+        return self.service.state.troubles()
 
     async def write_savings(self) -> None:
         """Write the savings so far. On a failing disk, some figures are lost."""

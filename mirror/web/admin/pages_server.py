@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mirror.access.policy import parse_address
 from mirror.config.schema import Config
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.system.sockets import ListeningSocket, format_address
 from mirror.util.log import get_logger
 from mirror.web.activity.exchange import WorkerExchange

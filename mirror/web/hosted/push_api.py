@@ -8,7 +8,7 @@ from mirror.access.rules import Action
 from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Target, TargetKind
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.store.errors import StoreError
 from mirror.store.partial.upload import TooManyUploads, UploadInUse, UploadUnknown
 from mirror.util.log import get_logger

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mirror.config.schema import Config
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.web.identity.challenge import Challenges
 from mirror.web.identity.identification import Identification
 from mirror.web.identity.token_kinds import token_authenticators

@@ -12,7 +12,7 @@ from mirror.config.loader import ConfigError
 from mirror.config.schema import Config
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Target
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
 from mirror.util.tracebacks import reason_of

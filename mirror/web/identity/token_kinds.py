@@ -1,7 +1,7 @@
 """The authenticators of tokens: of this mirror always, of issuers where the configuration has some."""
 
 from mirror.config.schema import Config
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.web.identity.credentials import Authenticator
 from mirror.web.identity.tokens import TokenAuthenticator
 

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from mirror.config.schema import Config
 from mirror.metrics.metrics import Metrics
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.system.admission import Admission
 from mirror.system.descriptors import EXHAUSTED, client_limit
 from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, format_address

@@ -167,7 +167,7 @@ def test_progress_is_not_imported_by_serve() -> None:
     """`serve` pulls images, of which it notes amounts; it adds nothing up, and shows nothing."""
     program = (
         "import sys\n"
-        "import mirror.cli.serve, mirror.server.run, mirror.service, mirror.web.serving.server\n"
+        "import mirror.cli.serve, mirror.server.run, mirror.service.service, mirror.web.serving.server\n"
         "shown = ('rich', 'mirror.cli.progress', 'mirror.util.progress.totals')\n"
         "print([each for each in sys.modules if each.startswith(shown)])"
     )

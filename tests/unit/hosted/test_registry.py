@@ -349,6 +349,6 @@ async def test_changes_are_told(registry: HostedRegistry) -> None:
 
 async def test_hosted_bytes_are_metrics(mirror: Running, registry: HostedRegistry) -> None:
     await push_blob(registry, APP, b"12345")
-    await mirror.service.refresh_stats()
+    await mirror.service.statistics.refresh()
     assert await mirror.metric('registry_mirror_hosted_bytes{registry="office"}') == 5
     assert await mirror.metric("registry_mirror_cache_retained_bytes") == 5

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.web.operations import OperationsListener
 from mirror.web.probes import Probes
 from tests.running import configured

@@ -198,7 +198,7 @@ class Actions:
 
     async def _fetch(self, plan: WarmPlan, name: str) -> None:
         try:
-            run = self._desk.service.warm_run(plan)
+            run = self._desk.service.warm.run(plan)
             found = [each async for each in run.resolve(plan.images) if isinstance(each, WarmImage)]
             async for _ in run.steps(found):
                 pass

@@ -205,7 +205,7 @@ class Live:
             found.append(Trouble("log", f"{lines_dropped()} lines could not be written", to_do))
         for upstream in upstreams:
             found += _upstream_troubles(upstream)
-        for each in self._desk.service.warm_status():
+        for each in self._desk.service.warm.status():
             if each["failed"]:
                 reason = f"{each['failed']} of {each['images']} images of the list are not complete"
                 to_do = "see the list on the page Settings"

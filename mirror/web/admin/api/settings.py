@@ -180,7 +180,7 @@ class SettingsOperations:
 
     async def warm(self, _visitor: PageVisitor, _: NoParameters) -> list[WarmRow]:
         """Return the lists, with their last and next runs."""
-        return [WarmRow(**each) for each in self._desk.service.warm_status()]
+        return [WarmRow(**each) for each in self._desk.service.warm.status()]
 
 
 def _reading(

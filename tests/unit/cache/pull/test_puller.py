@@ -14,7 +14,7 @@ from mirror.config.types import Amount
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.reference import Repository, Tag
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.util.progress.amounts import ImageProgress
 from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage, image_index, some_layers

@@ -118,4 +118,4 @@ async def test_shared_fill_goes_on_upstream_when_the_store_breaks_off(
         assert (await get(mirror.address, f"{X}/blobs/{digest}")).body == DATA
         await mirror.landed(digest)
         assert fake.requests("GET", digest) >= 1
-        assert "was killed" in str(mirror.service.shared_state())
+        assert "was killed" in str(mirror.service.state.shared())

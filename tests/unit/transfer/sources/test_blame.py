@@ -5,7 +5,7 @@ from unittest.mock import sentinel
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.transfer.sources.blame import Blame
 from tests.running import configured
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.web.activity.entries import ActivityQuestion, WorkerActivity
 from mirror.web.admin import desk as desks
 from mirror.web.admin.desk import Desk

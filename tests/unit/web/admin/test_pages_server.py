@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mirror.config.schema import LogSettings
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.util.log import configure
 from mirror.web.admin.pages_server import PagesServer
 from mirror.web.identity.gate import Gate

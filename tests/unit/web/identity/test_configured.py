@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.web.identity.configured import configured as identification_of
 from tests.running import configured
 

@@ -14,7 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 from mirror.config.loader import ConfigError
 from mirror.config.schema import Config
 from mirror.oci.reference import Repository, Target, TargetKind, Via
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.web.access_control import PROXIED, AccessDenied
 from mirror.web.identity.challenge import LoginRequired
 from mirror.web.identity.gate import Gate

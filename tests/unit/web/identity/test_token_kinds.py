@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from mirror.config.schema import Config
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.web.identity.issued import JwtAuthenticator
 from mirror.web.identity.token_kinds import token_authenticators
 from mirror.web.identity.tokens import TokenAuthenticator

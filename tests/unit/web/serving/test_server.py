@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.web.serving.server import serve
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, serving

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.service import Service
+from mirror.service.service import Service
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.pages.views import Views
 from tests.running import configured

@@ -2,19 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mirror.cache.cache import Cache
 from mirror.config.schema import Config
-from mirror.metrics.families import Family, render
 from mirror.metrics.metrics import Metrics
-from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Pin
+from mirror.service.state import ServiceState
+from mirror.service.statistics import SampledParts, ServiceStatistics
+from mirror.service.warm_lists import WarmLists
 from mirror.store.blobs.entries import EvictedBlob, EvictionReason
-from mirror.store.blobs.fsck import HARMLESS, FsckStep, scrub_progress
+from mirror.store.blobs.fsck import HARMLESS, FsckStep
 from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError
 from mirror.store.hosted.opened import open_store
@@ -27,9 +27,7 @@ from mirror.system.cpu_load import CpuLoad
 from mirror.system.malloc import trim_heap
 from mirror.transfer.context import TransferContext
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
-from mirror.upstream.errors import UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
-from mirror.util.callbacks import ignore
 from mirror.util.fairness.processor_shares import ProcessorShares
 from mirror.util.fairness.turns import LookupTurns
 from mirror.util.log import get_logger
@@ -37,13 +35,10 @@ from mirror.util.log_writer import lines_dropped
 from mirror.util.tasks import Tasks
 
 if TYPE_CHECKING:
-    from mirror.cache.pull.budget import Pause
     from mirror.hosted.opening import HostedUpkeep
     from mirror.hosted.registry import HostedRegistry
     from mirror.hosted.uploads import Uploads
-    from mirror.manage.warm.plan import WarmPlan
-    from mirror.manage.warm.run import WarmRun
-    from mirror.manage.warm.scheduler import WarmScheduler
+    from mirror.shared.tier import SharedTier
     from mirror.system.shared_table import SharedTable
     from mirror.transfer.shared.shared_fill import SharedTransfers
 
@@ -74,7 +69,6 @@ class Service:
         table: "SharedTable | None" = None,
     ) -> None:
         self.metrics = Metrics(lines_dropped)
-        self.multiprocess: MultiprocessMetrics | None = None  # with several workers
         self._tasks = Tasks()
         self._store = store
         self.folder = store.folder
@@ -103,25 +97,38 @@ class Service:
             idle_seconds=self._upstreams.slots.idle_seconds,
             attempts=self.attempts,
         )
-        self._warm: WarmScheduler | None = None
         self.shared: SharedTransfers | None = None
         if config.shared.bucket is not None:
             from mirror.transfer.shared.opening import open_shared
 
             self.shared, context = open_shared(config.shared, context, self._upstreams)
         self.cache = Cache(context, self._upstreams, config.tags)
-        self.hosted: HostedRegistry | None = None
-        self.uploads: Uploads | None = None
-        self._hosted_upkeep: HostedUpkeep | None = None
-        if config.hosted:
-            self._host(config)
+        self.warm = WarmLists(store, self.cache)
+        self.hosted, self.uploads, self._hosted_upkeep = self._host(config)
+        tier = None if self.shared is None else self.shared.tier
+        self.state = ServiceState(self._upstreams, store.health, self._room, tier)
+        self.statistics = ServiceStatistics(self.metrics, self._sampled_parts(tier))
 
-    def _host(self, config: Config) -> None:
-        """Answer for the hosted registries of the configuration; import what that needs."""
+    def _sampled_parts(self, tier: "SharedTier | None") -> SampledParts:
+        return SampledParts(
+            store=self._store,
+            tasks=self._tasks,
+            lookups=self.lookups,
+            upstreams=self._upstreams,
+            warm=self.warm,
+            state=self.state,
+            tier=tier,
+            hosted=self.hosted,
+            uploads=self.uploads,
+        )
+
+    def _host(self, config: Config) -> "tuple[HostedRegistry | None, Uploads | None, HostedUpkeep | None]":
+        """Answer for the hosted registries of the configuration, if any; import what that needs."""
+        if not config.hosted:
+            return None, None, None
         from mirror.hosted.opening import open_hosted
 
-        opened = open_hosted(self._store, config.hosted, self._tasks, self.cache, self.metrics)
-        self.hosted, self.uploads, self._hosted_upkeep = opened
+        return open_hosted(self._store, config.hosted, self._tasks, self.cache, self.metrics)
 
     @classmethod
     async def open(
@@ -142,7 +149,7 @@ class Service:
         service = cls(config, store, clock, limits, table)
         await service._look_at_room()
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
-        service._schedule_warm(config, clock)
+        service.warm.schedule(config, service._tasks, clock)
         scrub = Scrub(store.folder, config.cache.scrub, service._on_scrubbed)
         service._tasks.spawn(scrub.run(), name="scrub")
         return service
@@ -157,41 +164,6 @@ class Service:
         service = cls(config, await open_store(config.cache.dir, config.cache))
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
         return service
-
-    def shared_state(self) -> dict[str, Any] | None:
-        """Return the state of the shared tier, for /readyz; None where nothing is shared."""
-        return None if self.shared is None else self.shared.tier.state()
-
-    def _schedule_warm(self, config: Config, clock: Callable[[], float]) -> None:
-        """Fetch the lists of the configuration at their times; import what that needs, if there are any."""
-        if not config.warm:
-            return
-        from mirror.cache.pull.budget import log_pause
-        from mirror.manage.warm.scheduled import fetch_list
-        from mirror.manage.warm.scheduler import WarmScheduler
-
-        names = config.names().mirrored
-        begin = lambda plan: self.warm_run(plan, log_pause)  # noqa: E731
-        fetch = lambda settings: fetch_list(settings, names, begin, self.pin)  # noqa: E731
-        self._warm = WarmScheduler(config.warm, self.folder.path, fetch, self._tasks, clock)
-
-    def warm_status(self) -> list[dict[str, Any]]:
-        """Return the state of the lists that are fetched on a schedule, for /readyz."""
-        return [] if self._warm is None else self._warm.status()
-
-    def warm_run(self, plan: "WarmPlan", on_pause: "Callable[[Pause], object]" = ignore) -> "WarmRun":
-        """Return a run over a list of images. `on_pause`: called when it waits for a rate limit."""
-        from mirror.cache.pull.walk import Wanted
-        from mirror.manage.warm.run import WarmRun
-
-        budget = self.cache.pull_budget(plan.leave, on_pause)
-        source = self.cache.pull_source(Wanted(plan.platforms, plan.referrers, budget))
-        return WarmRun(source, (UpstreamError, StoreError))
-
-    async def pin(self, pins: Iterable[Pin]) -> None:
-        """Pin images. Raises PinTooLarge or StoreError."""
-        for each in pins:
-            await self._store.executor.run(self.folder.pin, each)
 
     def record_use(self, digest: Digest) -> None:
         """Note that a client got `digest` from the response cache, past the cache."""
@@ -210,95 +182,11 @@ class Service:
             log.debug("use of upstreams not written", reason=str(error))
             return {}
 
-    def upstreams(self) -> dict[str, Any]:
-        """Return the state of each upstream, for /readyz."""
-        return self._upstreams.state()
-
-    def troubles(self) -> list[dict[str, Any]]:
-        """Return what is wrong with the cache folder, for /readyz."""
-        faults: list[dict[str, Any]] = [
-            {
-                "what": each.capability.value,
-                "kind": each.kind.value,
-                "reason": each.reason,
-                "to_do": each.advice,
-                "since": each.since,
-            }
-            for each in self._store.health.faults()
-        ]
-        if (shortage := self._room.current) is not None:
-            words = {"reason": shortage.reason, "to_do": shortage.to_do, "since": self._room.since}
-            faults.append({"what": "keeping", "kind": "no_room", **words})
-        return faults
-
-    async def refresh_stats(self) -> None:
-        """Bring the gauges up to date; some are computed only for a scrape."""
-        self.metrics.requests.flush_pending()
-        self.metrics.tasks.set(self._tasks.running)
-        self.metrics.lookups_waiting.set(self.lookups.waiting)
-        self._upstreams.report(self.metrics)
-        self._report_warm()
-        if self.shared is not None:
-            self.shared.tier.report()
-        self.metrics.cache_trouble.clear()
-        for trouble in self.troubles():
-            self.metrics.cache_trouble.labels(trouble["what"], trouble["kind"]).set(1)
-        size, entries = await self._store.stats()
-        self.metrics.cache_bytes.set(size)
-        self.metrics.cache_entries.set(entries)
-        folder = self._store.folder
-        self.metrics.cache_min_free.set(folder.min_free)
-        self.metrics.cache_allowed.set(await self._store.executor.run(folder.size_limit))
-        progress = await self._store.executor.run(scrub_progress, folder.path)
-        self.metrics.scrub_progress.set(0.0 if progress is None else progress.share)
-        pinned = await self._store.executor.run(folder.pins.pinned_sizes)
-        self.metrics.cache_pinned.set(sum(pinned.values()))
-        retained, _ = await self._store.executor.run(folder.blobs.retention.totals)
-        self.metrics.cache_retained.set(retained)
-        if self.hosted is not None:
-            for name, held in (await self.hosted.store.held(list(self.hosted))).items():
-                self.metrics.hosted_bytes.labels(name).set(held)
-        if self.uploads is not None:
-            uploads, size = await self.uploads.totals()
-            self.metrics.open_uploads.set(uploads)
-            self.metrics.upload_bytes.set(size)
-
-    def _report_warm(self) -> None:
-        for each in self.warm_status():
-            name = each["name"]
-            self.metrics.warm_next.labels(name).set(each["next"])
-            self.metrics.warm_last.labels(name).set(each["last_ended"] or 0)
-            self.metrics.warm_failed.labels(name).set(each["failed"])
-
-    async def metric_families(self) -> list[Family]:
-        """Return the metrics of this process."""
-        # With a bad disk, the other metrics tell the operator about it.
-        with suppress(StoreError):
-            await self.refresh_stats()
-        # In a thread: the metrics of the process are read from /proc.
-        return await asyncio.to_thread(self.metrics.families)
-
-    async def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """Return body and Content-Type for a Prometheus scrape with that Accept, of all workers together."""
-        families = await (self.metric_families() if self.multiprocess is None else self.multiprocess.sum())
-        return await asyncio.to_thread(render, families, accept)
-
-    async def join_workers(self, multiprocess: MultiprocessMetrics, *, periodically: bool = True) -> None:
-        """Share metrics with the other workers, those before and after this one too. Raises OSError.
-
-        `periodically`: write them from time to time; a worker that is alone writes at scrapes and at its end.
-        """
-        await multiprocess.open()
-        self.multiprocess = multiprocess
-        if periodically:
-            self._tasks.spawn(multiprocess.write_periodically(), name="multiprocess metrics")
-
     async def close(self) -> None:
         """Stop fills where they are (the next start resumes them), and close everything."""
         self.cache.stop_prefetch()
         await self._tasks.close()
-        if self.multiprocess is not None:
-            await self.multiprocess.close()
+        await self.statistics.close()
         if self.shared is not None:
             await self.shared.close()
         await self._upstreams.close()
@@ -339,19 +227,13 @@ class Service:
             try:
                 await self._store.run_housekeeping()
                 await self._prune_index()
-                await self._tick_warm()
+                await self.warm.tick()
                 await self._look_after_hosted()
             except StoreError as error:
                 if not self._store.health.faults():  # a fault has been logged, once, with what to do
                     log.warning("housekeeping failed", reason=str(error))
             await self._look_at_room()
             await asyncio.to_thread(trim_heap)
-
-    async def _tick_warm(self) -> None:
-        """Begin the scheduled fetch that is due, if this worker runs housekeeping."""
-        if self._warm is not None:
-            elected = await self._store.executor.run(self._store.folder.claim_housekeeping)
-            await self._warm.tick(elected=elected)
 
     async def _look_after_hosted(self) -> None:
         """Remove what is pushed and not kept; the worker that runs housekeeping does."""

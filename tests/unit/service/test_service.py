@@ -2,29 +2,21 @@
 
 import asyncio
 import gc
-import json
 import os
-import re
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from mirror import service
-from mirror.config.types import Amount
-from mirror.config.warm import WarmSettings
-from mirror.manage.warm.job_state import JobState
 from mirror.oci.digest import Digest
-from mirror.service import Service
+from mirror.service import service
+from mirror.service.service import Service
 from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 from mirror.store.blobs.quota import Quota
 from mirror.store.errors import StoreError
-from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.running import configured, mirror_of, serving
 from tests.wire import get
-
-NIGHTLY = WarmSettings.model_validate({"name": "nightly", "images": ["x:t"], "schedule": "0 3 * * * UTC"})
 
 
 async def test_unusable_cache_folder_stops_the_start(tmp_path: Path) -> None:
@@ -106,27 +98,6 @@ async def test_eviction_is_reported_with_its_reason(tmp_path: Path) -> None:
     ]
 
 
-async def test_shortage_of_room_is_reported_at_start_and_in_readyz(tmp_path: Path) -> None:
-    """One warning where min_free leaves nothing, an entry in /readyz (status 200), and a metric."""
-    config = configured(tmp_path, {"docker.io": "http://127.0.0.1:9"})
-    cache = config.cache.model_copy(update={"min_free": Amount(percent=100)})
-    with capture_logs() as lines:
-        async with serving(config.model_copy(update={"cache": cache})) as mirror:
-            reply = await get(mirror.address, "/readyz")
-            (trouble,) = json.loads(reply.body)["cache"]["trouble"]
-            scrape = await get(mirror.address, "/metrics")
-    (warning,) = [line for line in lines if line["log_level"] == "warning"]
-    assert re.fullmatch(
-        rf".* are free in {tmp_path}, and cache.min_free = .* leaves 0 B for the cache: "
-        "nothing will be kept; free some space, or lower cache.min_free",
-        warning["event"],
-    )
-    assert reply.status == 200
-    assert warning["event"] == f"{trouble['reason']}; {trouble['to_do']}"
-    assert (trouble["what"], trouble["kind"]) == ("keeping", "no_room")
-    assert b'registry_mirror_cache_trouble{kind="no_room",what="keeping"} 1.0' in scrape.body
-
-
 async def test_shortage_of_room_that_begins_while_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,11 +105,11 @@ async def test_shortage_of_room_that_begins_while_running(
     monkeypatch.setattr(service, "HOUSEKEEPING_SECONDS", 0.001)
     with capture_logs() as lines:
         async with serving(configured(tmp_path, {"docker.io": "http://127.0.0.1:9"})) as mirror:
-            assert mirror.service.troubles() == []
+            assert mirror.service.state.troubles() == []
             folder = mirror.service._store.folder
             for min_free in (1 << 62, 0):
                 monkeypatch.setattr(folder.evictor, "quota", Quota(min_free=min_free))
-                while bool(mirror.service.troubles()) is not bool(min_free):  # noqa: ASYNC110  # no event
+                while bool(mirror.service.state.troubles()) is not bool(min_free):  # noqa: ASYNC110  # no event
                     await asyncio.sleep(0.001)
     events = [line["event"] for line in lines if line["log_level"] in ("warning", "info")]
     assert len([each for each in events if "nothing will be kept" in each]) == 1
@@ -155,36 +126,3 @@ async def test_service_beside_a_mirror_leaves_its_pins(tmp_path: Path) -> None:
     await beside.close()
     await mirror.close()
     assert [str(each.pin) for each in pins] == ["docker.io/library/alpine:3.20"]
-
-
-async def test_warm_list_is_fetched_at_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The housekeeper begins the run; /readyz and the metrics show it, and the image is served offline."""
-    monkeypatch.setattr(service, "HOUSEKEEPING_SECONDS", 0.01)
-    now = 20_000 * 86_400.0
-    async with FakeRegistry() as hub:
-        image = hub.add_image("library/x", "t", [b"a layer"])
-        config = configured(tmp_path, {"docker.io": hub.url}, warm=(NIGHTLY,))
-        async with serving(config, lambda: now) as mirror:
-            ticks: asyncio.Queue[JobState] = asyncio.Queue()
-            scheduler = mirror.service._warm
-            assert scheduler is not None
-            tick = scheduler.tick
-
-            async def noted(*, elected: bool) -> None:
-                await tick(elected=elected)
-                ticks.put_nowait(scheduler.states["nightly"])
-
-            monkeypatch.setattr(scheduler, "tick", noted)
-            assert (await ticks.get()).result == "never"
-            assert hub.log == []
-            now += 3 * 3600
-            while (state := await ticks.get()).result in ("never", "running"):
-                pass
-            assert (state.result, state.images, state.due) == ("done", 1, now)
-            hub.fault(Fault(status=500), times=99)
-            assert (await get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}")).body == b"a layer"
-            (shown,) = json.loads((await get(mirror.address, "/readyz")).body)["warm"]
-            await get(mirror.address, "/metrics")
-            name = 'registry_mirror_warm_next_run_timestamp_seconds{list="nightly"}'
-            assert await mirror.metric(name) == now + 86_400
-    assert (shown["name"], shown["result"], shown["next"]) == ("nightly", "done", now + 86_400)
