@@ -11,6 +11,7 @@ import pytest
 from mirror.access.rules import Action
 from mirror.manage.tokens import WantedToken, create_token
 from mirror.oci.manifest import OCI_MANIFEST
+from mirror.web.admin.api import images
 from tests.fakes.registry import FakeRegistry
 from tests.paged import Paged, paged
 from tests.running import configured
@@ -111,7 +112,7 @@ async def test_pages_without_rules_show_others_to_this_machine_alone(open_mirror
 async def test_pages_hide_what_a_visitor_may_not_pull(ruled: Paged) -> None:
     """Neither lists, nor search, nor one image by name, nor what others pull tells of it."""
     rows = (await ruled.api("repositories", client=STRANGER))["rows"]
-    assert rows == [{"name": "hub.test/team/open", "tags": 2}]
+    assert rows == [{"name": "hub.test/team/open", "tags": 1, "more": False}]
     for query in ("", "?search=secret", "?repository=hub.test/team/secret", "?search=rc1"):
         reply = await ruled.ask(f"/api/v1/images{query}", client=STRANGER)
         assert reply.status == 200
@@ -152,6 +153,9 @@ async def test_pages_hide_images_that_are_too_young_for_their_visitor(
         assert [each["tag"] for each in rows] == ["1", "2-rc1"]
         assert (await mirror.api(path, client=STRANGER))["rows"] == []
         assert (await mirror.api("images?search=open", client=STRANGER))["rows"] == []
+        assert await counts(mirror, OFFICE) == {"hub.test/team/open": 2, "hub.test/team/secret": 1}
+        assert await counts(mirror, STRANGER) == {"hub.test/team/open": 0, "hub.test/team/secret": 0}
+        assert "0 tags" in (await mirror.ask("/images", client=STRANGER)).body.decode()
         digest = (await mirror.api("image?reference=hub.test/team/open:1", client=OFFICE))["digest"]
         for reference in ("hub.test/team/open:1", f"hub.test/team/open@{digest}"):
             reply = await mirror.ask(f"/api/v1/image?reference={reference}", client=STRANGER)
@@ -163,6 +167,28 @@ async def test_pages_hide_images_that_are_too_young_for_their_visitor(
         rows = (await mirror.api(path, client=STRANGER))["rows"]
         assert [each["tag"] for each in rows] == ["1", "2-rc1"]
         assert (await mirror.api("image?reference=hub.test/team/open:1", client=STRANGER))["tag"] == "1"
+        assert await counts(mirror, STRANGER) == await counts(mirror, OFFICE)
+
+
+async def counts(mirror: Paged, client: str) -> dict[str, int]:
+    """The number of tags of each repository, as a client sees it."""
+    rows = (await mirror.api("repositories", client=client))["rows"]
+    assert not any(each["more"] for each in rows)
+    return {each["name"]: each["tags"] for each in rows}
+
+
+async def test_tags_that_take_too_long_to_count_are_not_all_counted(
+    hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page says that there may be more."""
+    monkeypatch.setattr(images, "COUNT_SECONDS", 60.0)
+    async with paged(configured(tmp_path, {"hub.test": hub.url}, rules=RULES)) as mirror:
+        await filled(mirror, hub)
+        assert await counts(mirror, STRANGER) == {"hub.test/team/open": 1}
+        monkeypatch.setattr(images, "COUNT_SECONDS", -1.0)
+        rows = (await mirror.api("repositories", client=STRANGER))["rows"]
+        assert rows == [{"name": "hub.test/team/open", "tags": 0, "more": True}]
+        assert "0+ tags" in (await mirror.ask("/images", client=STRANGER)).body.decode()
 
 
 async def test_pages_open_to_a_token_for_the_action_admin(ruled: Paged) -> None:

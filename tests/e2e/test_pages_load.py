@@ -120,9 +120,9 @@ class Page:
             line = reply.readline()
             if line.startswith(b"data: "):
                 self.moments.append(time.monotonic())
-                self.largest = max(
-                    self.largest, json.loads(line[6:]), key=lambda text: text.count("<progress")
-                )
+                parts = json.loads(line[6:])["parts"]
+                text = "".join(parts.get(name, "") for name in ("now_running", "now_downloads"))
+                self.largest = max(self.largest, text, key=lambda text: text.count("<progress"))
         connection.close()
 
 

@@ -63,6 +63,7 @@ DOWNLOADS = (
     Column("here", right=True),
     Column("rate", right=True, needs=60),
     Column("clients", right=True, needs=80),
+    Column("from", needs=120, wide=True),
 )
 UPSTREAMS = (
     Column("source", wide=True),
@@ -200,6 +201,15 @@ def _download(each: RunningDownload) -> list[Text]:
         _text("queued" if each.queued else here),
         _text(f"{size(round(each.rate))}/s"),
         _text(clients),
+        _text(", ".join(_sources(each))),
+    ]
+
+
+def _sources(each: RunningDownload) -> list[str]:
+    """Return where the bytes of a download come from now: connections to each source, and their rate."""
+    return [
+        f"{source} x{count} {size(round(each.rates.get(source, 0.0)))}/s"
+        for source, count in each.sources.items()
     ]
 
 

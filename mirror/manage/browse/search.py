@@ -29,10 +29,11 @@ class FoundTag(Struct, frozen=True):
 
 
 class RepositoryRow(Struct, frozen=True):
-    """A repository of a list. `tags`: the number of its tags."""
+    """A repository of a list. `tags`: the number of its tags; `more`: there may be others, not counted."""
 
     name: str
     tags: int
+    more: bool = False
 
 
 class TagRow(Struct, frozen=True, kw_only=True):

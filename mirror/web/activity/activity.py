@@ -7,6 +7,7 @@ until its batch is recorded (`mirror.web.fastpath.hit_log`).
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from msgspec import convert
@@ -15,6 +16,7 @@ from mirror.metrics.metrics import Metrics
 from mirror.transfer.flight import Flight
 from mirror.util.callbacks import ignore
 from mirror.web.activity.entries import (
+    MOST_SAMPLES,
     WAITING,
     ActivityQuestion,
     EndedRequest,
@@ -34,8 +36,8 @@ MOST_ENDED = 1000
 # Longest note that is kept of a request.
 NOTE_CHARACTERS = 300
 
-# Interval of samples of the traffic, in seconds, and their number: five minutes.
-TRAFFIC_SECONDS, MOST_SAMPLES = 2.0, 150
+# Interval of samples of the traffic, in seconds.
+TRAFFIC_SECONDS = 2.0
 
 
 class Activity:
@@ -102,7 +104,7 @@ class Activity:
             requests=requests,
             downloads=downloads,
             recent=self._recent(question),
-            traffic=[*self._traffic, self._sample()],
+            traffic=self._last_samples(question.samples),
             upstreams=convert(self._upstreams(), list[UpstreamState]),
         )
 
@@ -118,6 +120,9 @@ class Activity:
             if question.client is None or each.client == question.client:
                 found.append(each)
         return found
+
+    def _last_samples(self, count: int) -> list[TrafficSample]:
+        return list(islice(self._traffic, max(0, len(self._traffic) - count), None))
 
     def _sample(self) -> TrafficSample:
         sent = sum(stats.bytes for _, stats in self._metrics.requests.rows())

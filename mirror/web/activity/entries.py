@@ -7,6 +7,9 @@ from msgspec import Struct, field
 # What a running request is called whose answer is not decided yet.
 WAITING = "waiting"
 
+# Samples of the traffic that a worker keeps: five minutes.
+MOST_SAMPLES = 150
+
 
 class RunningRequest(Struct, frozen=True, kw_only=True):
     """A request that runs. `began`: in seconds since the epoch; `rate`: bytes a second.
@@ -165,9 +168,10 @@ class LogQuestion(Struct, frozen=True):
 class ActivityQuestion(Struct, frozen=True):
     """A question to a worker. `recent`: the most ended requests to tell; of `client` alone if given.
 
-    `log`: lines of the log are wanted, and nothing else.
+    `log`: lines of the log are wanted, and nothing else. `samples`: the most samples of the traffic.
     """
 
     recent: int = 0
     client: str | None = None
     log: LogQuestion | None = None
+    samples: int = MOST_SAMPLES

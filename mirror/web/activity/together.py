@@ -57,17 +57,25 @@ def together(workers: Sequence[WorkerActivity], recent: int) -> AllActivity:
 
 
 def _traffic(workers: Iterable[Sequence[TrafficSample]]) -> list[TrafficRate]:
-    """Return the rates of all workers together, in steps of TRAFFIC_SECONDS."""
+    """Return the rates of all workers together, in steps of TRAFFIC_SECONDS.
+
+    The last step is left out until all workers have taken their samples of it.
+    """
     sums: dict[int, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+    ends = list[int]()
     for samples in workers:
         for before, after in pairwise(samples):
             seconds = after.moment - before.moment
-            if seconds <= TRAFFIC_SECONDS / 4:  # the last sample, which was taken for this answer
+            if seconds <= TRAFFIC_SECONDS / 4:  # the clock was changed, or the timer was early
                 continue
             slot = int(after.moment / TRAFFIC_SECONDS)
             received, sent = sums[slot]
             received += max(0, after.received - before.received) / seconds
             sums[slot] = received, sent + max(0, after.sent - before.sent) / seconds
+        if len(samples) > 1:
+            ends.append(int(samples[-1].moment / TRAFFIC_SECONDS))
+    if ends and min(ends) < max(ends):
+        sums.pop(max(ends), None)
     return [TrafficRate(slot * TRAFFIC_SECONDS, *sums[slot]) for slot in sorted(sums)]
 
 

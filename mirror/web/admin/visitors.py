@@ -64,6 +64,11 @@ class PageVisitor:
         """Return whether nothing is hidden from the visitor."""
         return self.is_admin or not self._access.lists.hides(self.record)
 
+    @property
+    def pulls_all(self) -> bool:
+        """Return whether no rule can keep the visitor from any tag."""
+        return self.is_admin or not self._access.policy.restricts
+
     async def visible(self, names: Collection[str]) -> set[str]:
         """Return those of the repositories, `<upstream>/<repository>`, of which the visitor may know."""
         return set(names) if self.is_admin else await self._access.lists.repositories(self.record, names)

@@ -24,6 +24,9 @@ Reference = Annotated[str, Meta(min_length=1, max_length=600)]
 # Time, in seconds, for which a search goes on if the rules hide most of what it finds.
 SEARCH_SECONDS = 1.0
 
+# Time, in seconds, in which the tags of a page of repositories are counted that the rules may hide.
+COUNT_SECONDS = 1.0
+
 
 class ListParameters(Struct, frozen=True, forbid_unknown_fields=True):
     """`search`: words that a name must have. `after`: `next` of the page before. `limit`: rows of a page."""
@@ -133,7 +136,7 @@ class Images:
         if len(names) > wanted.limit:
             names = names[: wanted.limit]
             after = names[-1]
-        return RepositoryPage(await management.names.repository_rows(names), after)
+        return RepositoryPage(await self._counted(visitor, names), after)
 
     async def tags(self, visitor: PageVisitor, wanted: TagParameters) -> TagPage:
         """Return a page of tags of which the visitor may know."""
@@ -169,6 +172,24 @@ class Images:
         birth, digest = self._desk.service.cache.birth, Digest.parse(found.digest)
         await visitor.authorise_image(image.repository, image.reference, digest, birth)
         return found
+
+    async def _counted(self, visitor: PageVisitor, names: Sequence[str]) -> list[RepositoryRow]:
+        """Return the rows of repositories, with the tags that the visitor may pull."""
+        if visitor.pulls_all:
+            return await self._desk.management.names.repository_rows(names)
+        until = time.monotonic() + COUNT_SECONDS
+        return [await self._count(visitor, name, until) for name in names]
+
+    async def _count(self, visitor: PageVisitor, name: str, until: float) -> RepositoryRow:
+        """Count tags one by one, until a moment of the monotonic clock."""
+        count, after = 0, ""
+        while found := await self._desk.management.names.tags((), after, name):
+            for each in found:
+                if time.monotonic() > until:
+                    return RepositoryRow(name, count, more=True)
+                count += await self._may_pull(visitor, each)
+            after = found[-1].key
+        return RepositoryRow(name, count)
 
     async def _may_pull(self, visitor: PageVisitor, found: FoundTag) -> bool:
         """Return whether the rules let the visitor pull a tag, whose image may be too young."""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from mirror import __version__
 from mirror.oci.reference import Repository
 from mirror.util.log_writer import is_losing_lines, lines_dropped
-from mirror.web.activity.entries import ActivityQuestion, EndedRequest, UpstreamState
+from mirror.web.activity.entries import MOST_SAMPLES, ActivityQuestion, EndedRequest, UpstreamState
 from mirror.web.activity.together import AllActivity
 from mirror.web.admin.api.operation import (
     EVENTS,
@@ -22,11 +22,8 @@ from mirror.web.admin.api.operation import (
     Operation,
     StreamAnswer,
 )
-from mirror.web.admin.desk import MOST_STREAMS, Desk
+from mirror.web.admin.desk import MOST_STREAMS, STREAM_SECONDS, Desk
 from mirror.web.admin.visitors import PageVisitor
-
-# Interval of the events of a stream, in seconds.
-STREAM_SECONDS = 1.0
 
 # Pause after an event, in seconds, where making it has taken the interval.
 LEAST_PAUSE = 0.2
@@ -86,16 +83,10 @@ class OwnRequests(Struct, frozen=True):
     running: int
 
 
-class Beat:
-    """The interval of a stream of events, in which the time that makes an event is counted."""
-
-    def __init__(self, now: float) -> None:
-        self._due = now
-
-    def pause(self, now: float) -> float:
-        """Return the seconds until the next event, at least LEAST_PAUSE."""
-        self._due = max(self._due + STREAM_SECONDS, now + LEAST_PAUSE)
-        return self._due - now
+def pause(now: float) -> float:
+    """Return the seconds until the next event of all streams, at least LEAST_PAUSE."""
+    rest = STREAM_SECONDS - now % STREAM_SECONDS
+    return rest if rest >= LEAST_PAUSE else rest + STREAM_SECONDS
 
 
 class Live:
@@ -150,16 +141,21 @@ class Live:
         found = await self._desk.everything(ActivityQuestion(wanted.recent, client))
         return await _shown(found, visitor)
 
+    async def latest(self, visitor: PageVisitor, samples: int) -> AllActivity:
+        """Return the activity for a stream, from the one look of this second at all workers."""
+        client = None if visitor.is_operator else visitor.address
+        found = await self._desk.latest.get(ActivityQuestion(STREAM_RECENT, client, samples=samples))
+        return await _shown(found, visitor)
+
     async def stream(self, visitor: PageVisitor, _: NoParameters) -> StreamAnswer:
         """Return the activity as a stream of events."""
         return event_stream(self._desk, visitor, self._events(visitor), {"Cache-Control": "no-store"})
 
     async def _events(self, visitor: PageVisitor) -> AsyncGenerator[bytes]:
-        beat = Beat(time.monotonic())
         while True:
-            found = await self.activity(visitor, ActivityParameters(STREAM_RECENT))
+            found = await self.latest(visitor, MOST_SAMPLES)
             yield b"data: " + msgspec.json.encode(found) + b"\n\n"
-            await asyncio.sleep(beat.pause(time.monotonic()))
+            await asyncio.sleep(pause(time.monotonic()))
 
     async def own(self, visitor: PageVisitor, _: NoParameters) -> OwnRequests:
         """Return the requests of the visitor's address."""
@@ -174,8 +170,12 @@ class Live:
         """Return the state of the upstreams, of all workers together."""
         return (await self._desk.everything(ActivityQuestion())).upstreams
 
-    async def disk(self, _visitor: PageVisitor, _: NoParameters) -> DiskState:
+    async def disk(self, _visitor: PageVisitor, nothing: NoParameters) -> DiskState:
         """Return the room of the cache."""
+        return await self.disk_state(nothing)
+
+    async def disk_state(self, _: NoParameters) -> DiskState:
+        """Return the room of the cache, without regard to a visitor."""
         totals = await self._desk.management.disk.totals()
         room = await self._desk.management.disk.room()
         return DiskState(

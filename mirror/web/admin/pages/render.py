@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+from markupsafe import Markup
 from msgspec import Struct
 
 from mirror.util.units import size
@@ -30,6 +31,9 @@ STATIC = {
 LANGUAGES = {"en": "English", "zh": "中文"}
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+
+# Durations since a moment, the longest one first; pages.js tells them by the same list.
+AGOS = ((DAY, "{n} d ago"), (HOUR, "{n} h ago"), (MINUTE, "{n} min ago"), (1, "{n} s ago"))
 
 
 class StaticFile(Struct, frozen=True):
@@ -75,6 +79,9 @@ class Renderer:
             language=language,
             languages=LANGUAGES,
             ago=partial(ago, translate),
+            since=partial(since, translate),
+            agos=[translate(text) for _, text in AGOS],
+            now=time.time,
             moment=moment,
             static=self.address_of,
         )
@@ -125,7 +132,10 @@ def moment(seconds: float) -> str:
 def ago(translate: "partial[str]", seconds: float, now: float | None = None) -> str:
     """Return how long ago a moment was, for people."""
     passed = max(0.0, (time.time() if now is None else now) - seconds)
-    for unit, text in ((DAY, "{n} d ago"), (HOUR, "{n} h ago"), (MINUTE, "{n} min ago")):
-        if passed >= unit:
-            return translate(text, n=int(passed // unit))
-    return translate("{n} s ago", n=int(passed))
+    unit, text = next((each for each in AGOS if passed >= each[0]), AGOS[-1])
+    return translate(text, n=int(passed // unit))
+
+
+def since(translate: "partial[str]", seconds: float) -> Markup:
+    """Return how long ago a moment was, as an element whose text a page keeps up to date."""
+    return Markup('<span data-moment="{}">{}</span>').format(round(seconds), ago(translate, seconds))

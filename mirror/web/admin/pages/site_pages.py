@@ -55,7 +55,7 @@ class Pages:
                 raise ApiError(404, "there is no such page")
             self._views.check(request.path, visitor)
             render = partial(self._render, renderer, request, visitor, language)
-            return await self._page(view, render, visitor, request)
+            return await self._page(view, render, visitor, request, language)
         except ApiError as error:
             return self._error(renderer, request, language, error)
         except RegistryError as error:
@@ -70,9 +70,10 @@ class Pages:
         render: Callable[[str, Mapping[str, Any]], str],
         visitor: PageVisitor,
         request: web.BaseRequest,
+        language: str,
     ) -> web.StreamResponse:
-        if request.query.get("part") == "events":
-            events = self._views.events(render, visitor, request)
+        if request.query.get("part") == "events" and self._views.has_events(request.path):
+            events = self._views.events(render, visitor, request, language)
             return await send(request, event_stream(self._desk, visitor, events, {}))
         name, values = await view(visitor, request)
         return _html(200, render(name, values), request)

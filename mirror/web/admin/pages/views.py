@@ -12,18 +12,34 @@ from aiohttp import web
 
 from mirror.oci.registries import split_port
 from mirror.web.activity.entries import Level
+from mirror.web.activity.shared_answers import SharedAnswers
+from mirror.web.activity.together import AllActivity
 from mirror.web.admin.api.dispatch import check_audience
 from mirror.web.admin.api.images import ImageParameters, Images, ListParameters, TagParameters
-from mirror.web.admin.api.live import STREAM_RECENT, ActivityParameters, Beat, Live
+from mirror.web.admin.api.live import STREAM_RECENT, ActivityParameters, Live, pause
 from mirror.web.admin.api.operation import ApiError, Audience, NoParameters
 from mirror.web.admin.api.savings import SavingsOperations, SavingsParameters
 from mirror.web.admin.api.settings import AccessQuestion, LogParameters, SettingsOperations
 from mirror.web.admin.desk import Desk
+from mirror.web.admin.pages.parts import (
+    OPERATOR_PARTS,
+    OWN_PARTS,
+    VISITOR_PARTS,
+    RenderedParts,
+    Rendering,
+    changes,
+)
 from mirror.web.admin.pages.setups import setups
 from mirror.web.admin.visitors import PageVisitor
 from mirror.web.connections.request_target import host_of
 
 NOTHING = NoParameters()
+
+# Time, in seconds, for which the page Now shows the same room of the cache: counting it asks the index.
+DISK_SECONDS = 5.0
+
+# Samples of the traffic that an event needs, for the last rates.
+LAST_SAMPLES = 3
 
 # Fields of the form that tries the rules.
 ASKED = ("address", "identities", "action", "reference")
@@ -41,6 +57,12 @@ class Views:
         self._images = Images(desk)
         self._savings = SavingsOperations(desk)
         self._settings = SettingsOperations(desk)
+        self._shared: dict[str, RenderedParts] = {}
+        self._disk = SharedAnswers(self._live.disk_state, DISK_SECONDS)
+
+    def has_events(self, path: str) -> bool:
+        """Return whether parts of a page renew themselves."""
+        return path in ("/", "/me")
 
     def find(self, path: str) -> View | None:
         """Return the view of a path; None if it has none."""
@@ -58,21 +80,27 @@ class Views:
     async def now(self, visitor: PageVisitor, request: web.BaseRequest) -> tuple[str, Mapping[str, Any]]:
         """Return what is going on now."""
         activity = await self._live.activity(visitor, ActivityParameters(STREAM_RECENT))
-        values: dict[str, Any] = {
-            "activity": activity,
-            "disk": None,
-            "troubles": [],
-            "points": "[]",
-            "rates": None,
+        points = [[each.moment, round(each.received), round(each.sent)] for each in activity.traffic]
+        return "now.html", {
+            **await self._now(visitor, activity),
+            "points": json.dumps(points if visitor.is_operator else []),
+            "parts": list(OPERATOR_PARTS if visitor.is_operator else VISITOR_PARTS),
         }
-        if visitor.is_operator:
-            values["disk"] = await self._live.disk(visitor, NOTHING)
-            values["troubles"] = self._live.troubles_with(activity.upstreams)
-            values["rates"] = activity.traffic[-1] if activity.traffic else None
-            values["points"] = json.dumps(
-                [[each.moment, round(each.received), round(each.sent)] for each in activity.traffic]
-            )
-        return ("live.html" if request.query.get("part") else "now.html"), values
+
+    async def _now(self, visitor: PageVisitor, activity: AllActivity) -> dict[str, Any]:
+        """Return the values that the parts of the page Now show."""
+        values = {"requests": activity.requests, "recent": activity.recent}
+        if not visitor.is_operator:
+            return values
+        return {
+            **values,
+            "workers": activity.workers,
+            "downloads": activity.downloads,
+            "upstreams": activity.upstreams,
+            "rates": activity.traffic[-1] if activity.traffic else None,
+            "troubles": self._live.troubles_with(activity.upstreams),
+            "disk": await self._disk.get(NOTHING),
+        }
 
     async def images(self, visitor: PageVisitor, request: web.BaseRequest) -> tuple[str, Mapping[str, Any]]:
         """Return repositories and, for a search, tags."""
@@ -106,8 +134,6 @@ class Views:
     async def me(self, visitor: PageVisitor, request: web.BaseRequest) -> tuple[str, Mapping[str, Any]]:
         """Return the visitor's own requests, and how its client is set up."""
         own = await self._live.own(visitor, NOTHING)
-        if request.query.get("part"):
-            return "own.html", {"own": own}
         server = self._desk.config.server
         encrypted = server.tls_certificate is not None
         host, listen = split_port(host_of(request))[0], self._desk.addresses or list(server.listen)
@@ -161,14 +187,27 @@ class Views:
         return {"log": lines and list(lines), "filter": wanted}
 
     async def events(
-        self, render: Callable[[str, Mapping[str, Any]], str], visitor: PageVisitor, request: web.BaseRequest
+        self, render: Rendering, visitor: PageVisitor, request: web.BaseRequest, language: str
     ) -> AsyncGenerator[bytes]:
-        """Yield a part of a page once a second, as events."""
-        view, beat = self.find(request.path), Beat(time.monotonic())
-        while view is not None:
-            name, values = await view(visitor, request)
-            yield b"data: " + msgspec.json.encode(render(name, values)) + b"\n\n"
-            await asyncio.sleep(beat.pause(time.monotonic()))
+        """Yield what has changed in the parts of a page once a second, as events."""
+        sent: dict[str, str] = {}
+        is_own, parts = request.path == "/me", self._parts_for(visitor, language, request.path)
+        while True:
+            if is_own:
+                values: dict[str, Any] = {"own": await self._live.own(visitor, NOTHING)}
+            else:
+                values = await self._now(visitor, await self._live.latest(visitor, LAST_SAMPLES))
+            event = {"now": time.time(), "parts": changes(parts.renew(values, render), sent)}
+            yield b"data: " + msgspec.json.encode(event) + b"\n\n"
+            await asyncio.sleep(pause(time.monotonic()))
+
+    def _parts_for(self, visitor: PageVisitor, language: str, path: str) -> RenderedParts:
+        """Return the parts of a page; visitors who see everything share theirs in each language."""
+        if path == "/me":
+            return RenderedParts(OWN_PARTS)
+        if not visitor.is_operator or not visitor.sees_all:
+            return RenderedParts(OPERATOR_PARTS if visitor.is_operator else VISITOR_PARTS)
+        return self._shared.setdefault(language, RenderedParts(OPERATOR_PARTS))
 
     def check(self, path: str, visitor: PageVisitor) -> None:
         """Raise ApiError if the page is not for the visitor."""

@@ -84,6 +84,8 @@ def snapshot(requests: int = 40, recent: int = 40, *, name: str = "library/image
         clients=40,
         queued=False,
         prefetch=False,
+        sources={"cdn.test": 3, "slow.test": 1},
+        rates={"cdn.test": 3 << 20, "ended.test": 5},
     )
     return Snapshot(
         about=VisitorFacts("1.0", "127.0.0.1", True),
@@ -128,6 +130,7 @@ def test_top_screen_of_a_wide_terminal_has_everything() -> None:
         "1 MiB/s",
         "40 requests",
         "5 downloads",
+        "cdn.test x3 3 MiB/s, slow.test x1 0 B/s",
         "anonymous: 19 of 100",
         "open",
         "error 404 x2",

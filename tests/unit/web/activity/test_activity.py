@@ -8,8 +8,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.transfer.flight import Flight
 from mirror.transfer.plan import Segment
-from mirror.web.activity.activity import MOST_ENDED, MOST_SAMPLES, NOTE_CHARACTERS, Activity
-from mirror.web.activity.entries import ActivityQuestion
+from mirror.web.activity.activity import MOST_ENDED, NOTE_CHARACTERS, Activity
+from mirror.web.activity.entries import MOST_SAMPLES, ActivityQuestion
 from mirror.web.activity.rates import Rates
 
 
@@ -48,7 +48,8 @@ def test_activity_is_bounded() -> None:
     assert len(found.recent) == MOST_ENDED
     assert found.recent[0].id == str(MOST_ENDED + 4)
     assert len(found.recent[0].why or "") == NOTE_CHARACTERS
-    assert len(found.traffic) == MOST_SAMPLES + 1
+    assert len(found.traffic) == MOST_SAMPLES
+    assert activity.snapshot(ActivityQuestion(samples=3)).traffic == found.traffic[-3:]
 
 
 def test_recent_requests_of_one_client_are_found() -> None:

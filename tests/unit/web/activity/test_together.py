@@ -33,6 +33,15 @@ def test_traffic_of_all_workers_is_added_up() -> None:
     assert together([just_now], 0).traffic == []
 
 
+def test_last_step_of_the_traffic_waits_for_all_workers() -> None:
+    """Else the rates would fall each time that one worker is a moment behind the others."""
+    samples = [TrafficSample(each, 100 * number, 0) for number, each in enumerate((11.0, 13.0, 15.0))]
+    both = [replace(ONE, traffic=samples), replace(ONE, traffic=samples[:2])]
+    assert together(both, 0).traffic == [TrafficRate(12.0, 100.0, 0.0)]
+    just_started = replace(ONE, traffic=samples[:1])
+    assert len(together([both[0], just_started], 0).traffic) == 2
+
+
 def test_recent_requests_of_all_workers_are_in_order() -> None:
     """The latest first, as many as are wanted."""
     workers = [replace(ONE, recent=[replace(ENDED, id=str(at), ended=at)]) for at in (1.0, 3.0, 2.0)]

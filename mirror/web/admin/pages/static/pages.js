@@ -9,18 +9,39 @@
     setTimeout(() => line.remove(), 8000);
   };
 
-  // Parts that the server renders again each second, as server-sent events.
+  // Parts that the server renders again when they change, as server-sent events. What is marked or has the focus
+  // waits until it has not.
   const live = document.querySelector("[data-live]");
   if (live && "EventSource" in window) {
-    let events = null, last = "";
+    const waiting = new Map(), units = [86400, 3600, 60, 1], agos = document.body.dataset.ago.split("|");
+    let events = null, ahead = 0;
+    const tell = () => {
+      const now = Date.now() / 1000 + ahead;
+      for (const each of live.querySelectorAll("[data-moment]")) {
+        const passed = Math.max(0, now - Number(each.dataset.moment));
+        const place = units.findIndex((unit) => passed >= unit || unit === 1);
+        const text = agos[place].replace("{n}", Math.floor(passed / units[place]));
+        if (each.textContent !== text) each.textContent = text;
+      }
+    };
+    const show = () => {
+      if (String(getSelection())) return;
+      for (const [name, html] of waiting) {
+        const part = live.querySelector(`[data-part="${name}"]`);
+        if (!part || part.contains(document.activeElement)) continue;
+        part.innerHTML = html;
+        waiting.delete(name);
+      }
+      tell();
+      document.dispatchEvent(new CustomEvent("mirror:live"));
+    };
     const follow = () => {
-      events = new EventSource(live.dataset.live.replace("part=live", "part=events"));
+      events = new EventSource(live.dataset.live);
       events.onmessage = (event) => {
-        const html = JSON.parse(event.data);
-        if (html === last || live.contains(document.activeElement) || String(getSelection())) return;
-        last = html;
-        live.innerHTML = html;
-        document.dispatchEvent(new CustomEvent("mirror:live"));
+        const { now, parts } = JSON.parse(event.data);
+        ahead = now - Date.now() / 1000;
+        for (const name in parts) waiting.set(name, parts[name]);
+        show();
       };
     };
     const hold = () => { if (events) events.close(); events = null; };

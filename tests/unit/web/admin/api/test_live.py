@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from mirror.oci.manifest import OCI_MANIFEST
-from mirror.web.admin.api.live import Beat
+from mirror.web.admin.api.live import pause
 from tests.fakes.registry import FakeRegistry
 from tests.paged import paged
 from tests.running import LARGE, configured
@@ -26,14 +26,15 @@ async def test_troubles_have_a_reason_and_something_to_do(tmp_path: Path) -> Non
         assert "registry-mirror doctor" in found[0]["to_do"]
 
 
-def test_beat_counts_the_time_that_an_event_takes() -> None:
-    """Events come each second; after one that took long there is a pause all the same, and no haste."""
-    now, beat, pauses = 100.0, Beat(100.0), list[float]()
-    for took in (0.0, 0.25, 0.9, 3.0, 0.1):
-        now += took
-        pauses.append(round(beat.pause(now), 3))
-        now += pauses[-1]
-    assert pauses == [1.0, 0.75, 0.2, 0.2, 0.9]
+def test_events_of_all_streams_are_due_at_one_moment() -> None:
+    """Streams share one look at all workers; after one that took long there is a pause all the same."""
+    assert [round(pause(now), 3) for now in (100.0, 100.25, 100.75, 100.9, 103.1)] == [
+        1,
+        0.75,
+        0.25,
+        1.1,
+        0.9,
+    ]
 
 
 async def test_disk_has_what_is_cached(tmp_path: Path) -> None:
