@@ -130,7 +130,7 @@ class AccessChecker:
             raise
 
     async def _withdraw_refused(self, repository: Repository, digest: Digest, error: UpstreamError) -> None:
-        link = (await self._context.store.look_up(repository, digest)).link
+        link = (await self._context.store.content.look_up(repository, digest)).link
         if link is None or not link.account or link.confirmed is None:
             return
         if error.final or self.ttl(repository, link) <= 0:
@@ -138,7 +138,7 @@ class AccessChecker:
 
     async def _withdraw(self, repository: Repository, digest: Digest, error: UpstreamError) -> None:
         log.info("access withdrawn", repository=str(repository), digest=str(digest), reason=str(error))
-        await self._context.store.links.withdraw(repository, digest)
+        await self._context.store.metadata.links.withdraw(repository, digest)
 
     async def confirm_blob(
         self, repository: Repository, digest: Digest, expected: int | None = None
@@ -155,7 +155,7 @@ class AccessChecker:
         upstream, began = self._upstreams[repository.upstream], self._context.clock()
         size = await upstream.head_blob(repository.path, digest, expected)
         link = self._context.confirmed(upstream, repository, Link(size=size), began)
-        await self._context.store.links.add(repository, digest, link)
+        await self._context.store.metadata.links.add(repository, digest, link)
         return size
 
     async def _reason_unasked(self, repository: Repository, digest: Digest, link: Link) -> str | None:
@@ -188,7 +188,7 @@ class AccessChecker:
     async def _ask(self, repository: Repository, digest: Digest, link: Link) -> None:
         """Ask the upstream, unless another process has just done so; withdraw a link that it refuses."""
         store, upstream = self._context.store, self._upstreams[repository.upstream]
-        known = await store.links.read_again(repository, digest)
+        known = await store.metadata.links.read_again(repository, digest)
         if known is not None and known.confirmed is not None and self.ttl(repository, known) > 0:
             return
         began = self._context.clock()
@@ -205,7 +205,7 @@ class AccessChecker:
             raise
         self._gone.note_back(repository, digest, None if known is None else known.gone)
         confirmed = self._context.confirmed(upstream, repository, replace(known or link, gone=None), began)
-        await store.links.add(repository, digest, confirmed)
+        await store.metadata.links.add(repository, digest, confirmed)
 
     async def _keep_or_withdraw(
         self, repository: Repository, digest: Digest, link: Link, error: UpstreamError

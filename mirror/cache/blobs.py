@@ -19,7 +19,7 @@ from mirror.cache.results import BlobInfo, Outcome, Staleness
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import OpenBlob
-from mirror.store.blobs.prover import PendingProof, Proof, Prover, hold_seconds
+from mirror.store.blobs.prover import PendingProof, Proof, hold_seconds
 from mirror.store.errors import NoRoom, ShuttingDown, StoreError
 from mirror.store.links.content import LocalContent
 from mirror.store.metadata.index import Link
@@ -62,8 +62,7 @@ class BlobCache:
         self._access = access
         self._flights = FlightTable(context, upstreams)
         self.flights = self._flights.running
-        folder = context.store.folder
-        self._prover = Prover(folder.blobs, folder.proofs, context.tasks, self._on_proven)
+        self._prover = context.store.content.prover(context.tasks, self._on_proven)
         believed = min((SIZE_SECONDS, *(each.recheck_access for each in upstreams.values())))
         self._sizes: TTLCache[tuple[Repository, Digest], int] = TTLCache(believed, SIZES)
         self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(
@@ -101,8 +100,7 @@ class BlobCache:
         if not error.temporary and error.failure is not Failure.OFFLINE:
             return error
         with suppress(StoreError):
-            blobs = self._context.store.folder.blobs
-            if await self._context.store.executor.run(blobs.quarantined.holds, digest):
+            if await self._context.store.content.is_quarantined(digest):
                 error = error.copy()
                 error.message += QUARANTINED
                 error.args = (error.message,)
@@ -114,7 +112,7 @@ class BlobCache:
         """Return the blob from the disk, or from a fill; None when the disk is of no use."""
         store, outcome, staleness = self._context.store, Outcome.HIT, None
         for _ in range(ROUNDS):
-            local = await store.open_blob(repository, digest)
+            local = await store.content.open_blob(repository, digest)
             if local.is_open:
                 return await self._stored(repository, digest, local, outcome, request)
             flight = self._flights.get(digest)
@@ -124,7 +122,7 @@ class BlobCache:
             if flight is None:
                 await wait_for_fill()
                 flight = self._flights.get(digest)
-            if flight is None and not store.is_writable:
+            if flight is None and not store.room.is_writable:
                 return None
             if flight is None:
                 flight, joined = self._start(repository, digest, local.link, limit, request), Outcome.MISS
@@ -198,7 +196,7 @@ class BlobCache:
             raise queue_full(self._upstreams.slots.waiting)
         local = None
         with suppress(StoreError):
-            local = await self._context.store.look_up(repository, digest)
+            local = await self._context.store.content.look_up(repository, digest)
         expected = _claimed(local.link) if local is not None else None
         size = await self._access.confirm_blob(repository, digest, expected)
         if size is None or size <= HOLDBACK_BYTES:
@@ -230,10 +228,10 @@ class BlobCache:
     ) -> StoredReader:
         """Return a reader of a blob in the store, which may have to wait for a proof of the blob."""
         tasks, store = self._context.tasks, self._context.store
-        store.allowance.note_request(digest)
+        store.room.allowance.note_request(digest)
         fallback = Fallback(
             self._pass_through_blob(repository, digest, blob.size),
-            lambda: tasks.spawn(store.quarantine_if_unreadable(digest), name=f"doubt {digest}"),
+            lambda: tasks.spawn(store.content.quarantine_if_unreadable(digest), name=f"doubt {digest}"),
             reopen=partial(self.get, repository, digest),
             when_crowded=self._when_crowded,
             on_sent=self._on_sent(digest, request),
@@ -242,10 +240,10 @@ class BlobCache:
         awaited = self._prover.note_use(digest, client)
         if awaited or self._prover.is_pending(digest):
             status = os.fstat(blob.file.fileno())
-            is_wrong = partial(store.executor.run, store.folder.blobs.quarantined.holds, digest, status)
+            is_wrong = partial(store.content.is_quarantined, digest, status)
             seconds = hold_seconds(blob.size) if awaited else 0.0
             proof = PendingProof(partial(self._prover.is_pending, digest), is_wrong, seconds)
-        return StoredReader(blob, store.readers, fallback, store.begin_reading(digest), proof)
+        return StoredReader(blob, store.readers, fallback, store.content.begin_reading(digest), proof)
 
     def _on_sent(self, digest: Digest, request: BlobRequest | None) -> Callable[[], object]:
         """Return what is called when a blob was sent to its end."""
@@ -258,9 +256,9 @@ class BlobCache:
         """Call `call` if the cache is over its quota and nothing but blobs in use could go."""
 
         async def look() -> None:
-            await self._context.store.evict_excess()
+            await self._context.store.room.evict_excess()
             with suppress(StoreError):
-                if await self._context.store.excess() > 0:
+                if await self._context.store.room.excess() > 0:
                     call()
 
         self._context.tasks.spawn(look(), name="look for room")
@@ -271,7 +269,7 @@ class BlobCache:
         The size is that of the verified file, else the upstream's word: the size of a link may be a number
         that only a manifest claims.
         """
-        local = await self._context.store.open_blob(repository, digest)
+        local = await self._context.store.content.open_blob(repository, digest)
         if local.is_open:
             staleness = await self._check(repository, digest, local)
             local.close()
@@ -374,7 +372,9 @@ class BlobCache:
             when_crowded=self._when_crowded,
             on_sent=self._on_sent(flight.digest, request),
         )
-        return GrowingReader(content, file, store.readers, fallback, store.begin_reading(flight.digest))
+        return GrowingReader(
+            content, file, store.readers, fallback, store.content.begin_reading(flight.digest)
+        )
 
 
 def _claimed(link: Link | None) -> int | None:

@@ -89,7 +89,9 @@ class Cache:
                 self._completeness,
                 self._prefetch,
                 ReferrersPrefetch(context, self._listings, self._manifests, self._prefetch),
-                AbsentSignatures(context.store, Freshness(tags), context.clock),
+                AbsentSignatures(
+                    context.store.metadata, context.store.content, Freshness(tags), context.clock
+                ),
             )
         )
 
@@ -124,7 +126,7 @@ class Cache:
         `by_author`: or when its author says that it was created, if that was before.
         """
         now = self.clock()
-        seen = await self._store.links.first_seen(repository, digest, now)
+        seen = await self._store.metadata.links.first_seen(repository, digest, now)
         by_author = by_author and not self.is_hosted(repository)
         created = await self._created.of(repository, digest) if by_author else None
         if created is not None and created < seen:
@@ -185,7 +187,7 @@ class Cache:
 
     def pull_source(self, wanted: Wanted) -> PullSource:
         """Return a source of several such pulls."""
-        return PullSource(self._puller, self._listings, self._store, wanted)
+        return PullSource(self._puller, self._listings, self._store.content, wanted)
 
     def pull_budget(self, leave: int, on_pause: Callable[[Pause], object] = ignore) -> PullBudget:
         """Return a budget for pulls, which leaves `leave` pulls of each upstream that counts them."""

@@ -31,7 +31,7 @@ class Completeness:
     def __init__(
         self, context: TransferContext, upstreams: UpstreamSet, manifests: ManifestCache, *, enforced: bool
     ) -> None:
-        self._store = context.store
+        self._content = context.store.content
         self._words = context.shared_words
         self._upstreams = upstreams
         self._manifests = manifests
@@ -102,7 +102,7 @@ class Completeness:
 
     async def _missing_blobs(self, repository: Repository, manifest: Manifest, *, shared: bool) -> int:
         named = [each.digest for each in manifest.children() if not each.urls]
-        missing = await self._store.missing_blobs(named)
+        missing = await self._content.missing_blobs(named)
         if missing and shared and self._words is not None:
             missing = await self._words.missing_blobs(repository, missing)
         return len(missing)

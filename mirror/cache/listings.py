@@ -87,10 +87,10 @@ class ListingCache:
         self, context: TransferContext, upstreams: UpstreamSet, tags: TagCache, gone: GoneKeeper
     ) -> None:
         self._context = context
-        self._store = context.store
+        self._metadata = context.store.metadata
         self._upstreams = upstreams
         self._tags = tags
-        self._kept = KeptList(context.store, gone)
+        self._kept = KeptList(context.store.metadata, gone)
         self._listing: SingleFlight[tuple[Repository, str], TagsAnswer] = SingleFlight(
             context.tasks, refusal=too_many_requests, turns=context.lookups
         )
@@ -125,7 +125,7 @@ class ListingCache:
         page = self._pages.get((repository, query))
         if page is not None and self._tags.validity.is_fresh(repository, page.confirmed):
             return replace(page.answer, outcome=Outcome.HIT)
-        known = await self._store.known_tags(repository, "", 1)
+        known = await self._metadata.known_tags(repository, "", 1)
         if (
             known
             and self._tags.validity.saves_budget(repository, 0.0)
@@ -198,7 +198,7 @@ class ListingCache:
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         """Return repositories that have cached content: of one upstream, or of all with its name in front."""
         prefix = f"{upstream}/" if upstream is not None else ""
-        names = await self._store.repositories(prefix, f"{prefix}{after}", limit + 1)
+        names = await self._metadata.repositories(prefix, f"{prefix}{after}", limit + 1)
         return CatalogAnswer([name.removeprefix(prefix) for name in names[:limit]], len(names) > limit)
 
     async def _is_accessible(self, repository: Repository, known: Sequence[str]) -> bool:
@@ -219,7 +219,7 @@ class ListingCache:
         parameters = dict(parse_qsl(query))
         limit = int(parameters["n"]) if parameters.get("n", "").isdigit() else MOST_TAGS
         limit = min(limit, MOST_TAGS)
-        names = await self._store.known_tags(repository, parameters.get("last", ""), limit + 1)
+        names = await self._metadata.known_tags(repository, parameters.get("last", ""), limit + 1)
         page, more = names[:limit], len(names) > limit > 0
         data = json.dumps({"name": repository.path, "tags": page}, separators=(",", ":")).encode()
         next_query = urlencode({"n": limit, "last": page[-1]}) if more else None
@@ -245,13 +245,13 @@ class ListingCache:
 
     async def _latest(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
         """Return the list, or that of another mirror where this one is not fresh and that one is newer."""
-        entry, words = await self._store.referrers(repository, digest), self._context.shared_words
+        entry, words = await self._metadata.referrers(repository, digest), self._context.shared_words
         if words is None or (entry is not None and self._tags.validity.is_fresh(repository, entry.confirmed)):
             return entry
         found = await words.find_referrers(repository, digest)
         if found is None or (entry is not None and found.confirmed <= entry.confirmed):
             return entry
-        await self._store.put_referrers(repository, digest, found)
+        await self._metadata.put_referrers(repository, digest, found)
         return found
 
     def _reason_not_to_ask(self, repository: Repository, entry: ReferrersEntry) -> str | None:
@@ -302,7 +302,7 @@ class ListingCache:
         age = 0.0 if found.staleness is None else found.staleness.age
         confirmed = NEVER if age is None else self._context.clock() - age
         entry = ReferrersEntry(found.manifests, confirmed)
-        await self._store.put_referrers(repository, digest, entry)
+        await self._metadata.put_referrers(repository, digest, entry)
         if (words := self._context.shared_words) is not None:
             words.add_referrers(repository, digest, entry)
         return found
@@ -313,7 +313,7 @@ class ListingCache:
         Signatures go with their images: an image that is kept keeps them.
         """
         if (gone := await self._kept.latest_mark(repository)) is not None:
-            known = await self._store.referrers(repository, digest)
+            known = await self._metadata.referrers(repository, digest)
             if known is not None and known.manifests != NO_REFERRERS:
                 message = f"{repository} has no referrers of {digest} any more; the known ones are kept"
                 raise GoneUpstream(UpstreamError(Failure.NOT_FOUND, message), gone)

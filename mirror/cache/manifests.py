@@ -54,7 +54,9 @@ class ManifestCache:
         """`missing`: seconds for which a manifest that was not found is not asked for again."""
         self._context = context
         self._access = access
-        self._store = context.store
+        self._content = context.store.content
+        self._metadata = context.store.metadata
+        self._leases = context.store.transfers.leases
         self._upstreams = upstreams
         self.reader = ManifestReader()
         self._fetching: SingleFlight[tuple[Digest, Types], FetchedManifest] = SingleFlight(
@@ -73,7 +75,7 @@ class ManifestCache:
 
         `also`: media types to ask the upstream for, besides those that it is always asked for.
         """
-        stored = await self._store.manifest(repository, digest)
+        stored = await self._content.manifest(repository, digest)
         if stored is not None and stored.link is not None:
             ttl = self._access.ttl(repository, stored.link)
             if ttl <= 0 and (staleness := await self._access.check(repository, digest, stored.link)):
@@ -92,7 +94,7 @@ class ManifestCache:
         Asks the upstream with a GET; with a HEAD where it counts GETs, if the HEAD gives a size. What a
         manifest says of another one is repeated only if that is here, and has been verified.
         """
-        local = await self._store.look_up(repository, digest)
+        local = await self._content.look_up(repository, digest)
         link = None if local.unconfirmed else local.link
         if link is not None and link.confirmed is None and not local.present:
             link = None
@@ -116,12 +118,12 @@ class ManifestCache:
             found = await self.get(repository, digest, also)
             return info_of(found)
         link = self._context.confirmed(upstream, repository, Link(info.media_type, info.size), began)
-        await self._store.links.add(repository, digest, link)
+        await self._metadata.links.add(repository, digest, link)
         return ManifestInfo(digest, info.media_type, info.size, Outcome.MISS)
 
     async def stored(self, repository: Repository, digest: Digest) -> StoredManifest | None:
         """Return the manifest if it is in the store; never ask the upstream."""
-        return await self._store.manifest(repository, digest)
+        return await self._content.manifest(repository, digest)
 
     async def bring(
         self, repository: Repository, digest: Digest, link: Link | None = None
@@ -139,7 +141,7 @@ class ManifestCache:
     async def _bring(
         self, words: OtherMirrors, repository: Repository, digest: Digest, link: Link | None
     ) -> StoredManifest | None:
-        known = link or (await self._store.look_up(repository, digest)).link
+        known = link or (await self._content.look_up(repository, digest)).link
         found = await words.read(repository, digest, known, MAX_MANIFEST_BYTES)
         if found is None or found[0].media_type is None:
             return None
@@ -171,7 +173,7 @@ class ManifestCache:
             origin = Origin.PUBLIC
         manifest = StoredManifest(body.data, body.digest, body.media_type, link, origin)
         links = links_of(await self.reader.read(body.digest, body.data, body.media_type))
-        await self._store.put_manifest(repository, manifest, links)
+        await self._content.put_manifest(repository, manifest, links)
         return manifest
 
     async def _fetch(self, repository: Repository, digest: Digest, also: Types) -> StoredManifest:
@@ -193,8 +195,8 @@ class ManifestCache:
             return FetchedManifest(without_frames(error), repository)
 
     async def _fill(self, repository: Repository, digest: Digest, also: Types) -> StoredManifest:
-        async with exclusive(self._store, blob_key(digest)):
-            data = await self._store.read_blob(digest, MAX_MANIFEST_BYTES)
+        async with exclusive(self._leases, blob_key(digest)):
+            data = await self._content.read_blob(digest, MAX_MANIFEST_BYTES)
             began = self._context.clock()
             if data is None:
                 body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest, also)

@@ -205,7 +205,7 @@ class Prefetch:
     async def _start(self, repository: Repository, digest: Digest) -> Flight | None:
         """Start a fill; None when the blob is here, is being filled, or may not be asked for now."""
         try:
-            local = await self._context.store.look_up(repository, digest)
+            local = await self._context.store.content.look_up(repository, digest)
             size = local.link.size if local.link is not None else None
             fits = size is not None and not local.present and await self._fits(size)
         except StoreError as error:
@@ -235,7 +235,7 @@ class Prefetch:
 
     async def _fits(self, size: int) -> bool:
         """Return whether a blob of `size` bytes fits beside all prefetches, without an eviction."""
-        return await self._context.store.excess(size + sum(self._unjoined.values())) == 0
+        return await self._context.store.room.excess(size + sum(self._unjoined.values())) == 0
 
     def _next(self) -> Digest | None:
         """Return the first blob in the queue whose upstream has a connection to spare."""
@@ -261,7 +261,7 @@ class Prefetch:
             # A source's only connection is for clients.
             if source.health.state(now) is BreakerState.CLOSED and source.registry.max_blob_connections > 1
         ]
-        if not self._context.store.is_writable:
+        if not self._context.store.room.is_writable:
             return False
         unthrottled = bool(healthy) and not any(source.throttled(now) for source in healthy)
         return unthrottled and now >= self._paused_until

@@ -56,7 +56,9 @@ class TagCache:
     ) -> None:
         self._gone = gone
         self._context = context
-        self._store = context.store
+        self._content = context.store.content
+        self._metadata = context.store.metadata
+        self._leases = context.store.transfers.leases
         self._upstreams = upstreams
         self._manifests = manifests
         self.validity = TagValidity(context, upstreams, settings)
@@ -118,7 +120,7 @@ class TagCache:
             return await self._head(repository, tag, requested, Outcome.HIT)
 
         async def stale(staleness: Staleness) -> ManifestInfo | None:
-            local = await self._store.look_up(repository, Digest.parse(entry.digest))
+            local = await self._content.look_up(repository, Digest.parse(entry.digest))
             return replace(_info(entry, Outcome.STALE), staleness=staleness) if local.present else None
 
         refresh = partial(self._start_refresh, repository, tag, entry)
@@ -160,7 +162,7 @@ class TagCache:
 
     async def entry(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return what is known of a tag; with further types, only if it is of one of those."""
-        entry = await self._store.tag(repository, tag)
+        entry = await self._metadata.tag(repository, tag)
         return None if entry is not None and tag.also and entry.media_type not in tag.also else entry
 
     async def _latest(self, repository: Repository, tag: Tag) -> TagEntry | None:
@@ -175,7 +177,7 @@ class TagCache:
 
     async def _put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Note what the upstream has said of a tag, for the other mirrors too."""
-        await self._store.put_tag(repository, tag, entry)
+        await self._metadata.put_tag(repository, tag, entry)
         self._shared.note_tag(repository, tag, entry)
 
     async def _stale_manifest(
@@ -257,7 +259,7 @@ class TagCache:
             entry = TagEntry(str(info.digest), info.media_type, info.size, self._context.clock())
             if not upstream.counts_pulls:
                 return _Revalidated(entry, proven=False)
-            local = await self._store.look_up(repository, info.digest)
+            local = await self._content.look_up(repository, info.digest)
             if not local.present:
                 if known is None:
                     # Containerd gets the manifest by its digest next: no GET would tell of the tag.
@@ -265,7 +267,7 @@ class TagCache:
                 return _Revalidated(entry, proven=False)
         link = Link(entry.media_type, entry.size)
         link = self._context.confirmed(upstream, repository, link, requested)
-        await self._store.links.add(repository, Digest.parse(entry.digest), link)
+        await self._metadata.links.add(repository, Digest.parse(entry.digest), link)
         await self._put_tag(repository, tag, entry)
         self._gone.note_back(repository, tag, None if known is None else known.gone)
         return _Revalidated(entry)
@@ -276,7 +278,7 @@ class TagCache:
             gone = await self._gone.keep_tag(repository, tag, error)
             if gone is not None:
                 raise GoneUpstream(error, gone) from error
-            await self._store.drop_tag(repository, tag)
+            await self._metadata.drop_tag(repository, tag)
             self._shared.note_missing(repository, tag)
 
     async def _get_by_tag(self, repository: Repository, tag: Tag, requested: float) -> ManifestAnswer:
@@ -284,7 +286,7 @@ class TagCache:
 
         The answer that another process received since `requested` is used instead.
         """
-        async with exclusive(self._store, name_key(f"{repository}:{tag}{' '.join(tag.also)}")):
+        async with exclusive(self._leases, name_key(f"{repository}:{tag}{' '.join(tag.also)}")):
             entry = await self.entry(repository, tag)
             if entry is None or entry.confirmed < requested:
                 return await self._get_upstream(repository, tag)
@@ -304,7 +306,7 @@ class TagCache:
         """Store a tag and the manifest that the upstream sent for it."""
         await self._manifests.put(repository, body, began)
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
-        known = await self._store.tag(repository, tag)
+        known = await self._metadata.tag(repository, tag)
         await self._put_tag(repository, tag, entry)
         self._gone.note_back(repository, tag, None if known is None else known.gone)
         return entry

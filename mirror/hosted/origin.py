@@ -106,9 +106,11 @@ class HostedOrigin:
     def _reader(self, digest: Digest, local: LocalContent) -> StoredReader:
         if local.blob is None:
             raise AssertionError("a reader of a blob that is not open")
-        doubt = self._store.quarantine_if_unreadable
+        doubt = self._store.content.quarantine_if_unreadable
         fallback = Fallback(None, lambda: self._tasks.spawn(doubt(digest), name=f"doubt {digest}"))
-        return StoredReader(local.blob, self._store.readers, fallback, self._store.begin_reading(digest))
+        return StoredReader(
+            local.blob, self._store.readers, fallback, self._store.content.begin_reading(digest)
+        )
 
     async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
         """Return the blob's size; by the link of its own repository alone."""

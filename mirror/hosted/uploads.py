@@ -88,7 +88,7 @@ class Uploads:
                 return
             except DiskFull as full:
                 parts = _behind(parts, full.written)
-                await self._store.make_room(missing + sum(map(len, parts)))
+                await self._store.room.make_room(missing + sum(map(len, parts)))
             pending = self.start_append(session, parts)
         raise NoRoomForUpload("no room is left on the disk")
 
@@ -97,7 +97,7 @@ class Uploads:
         if not await self._executor.run(self._is_free, size):
             if not await self._executor.run(self._store.folder.evictor.can_free, size):
                 raise NoRoomForUpload(f"{size} bytes have no room on the disk")
-            await self._store.make_room(size)
+            await self._store.room.make_room(size)
 
     async def finish(self, session: UploadSession, digest: Digest) -> VerifiedFile:
         """Return the file for adoption. Raises WrongDigest, and the session stays."""

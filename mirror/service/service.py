@@ -72,7 +72,7 @@ class Service:
         self._tasks = Tasks()
         self._store = store
         self.folder = store.folder
-        store.on_evicted = self._on_evicted
+        store.room.on_evicted = self._on_evicted
         self._room = RoomWatch(store.folder.shortage)
         self._pruner = IndexPruner(store.folder.index, store.folder.blobs)
         self.removal_epoch = store.folder.epoch.removals
@@ -145,7 +145,7 @@ class Service:
         """
         store = await open_store(config.cache.dir, config.cache)
         await _note_hosted(store, config)
-        await store.configure_pins(config.pins())
+        await store.upkeep.configure_pins(config.pins())
         service = cls(config, store, clock, limits, table)
         await service._look_at_room()
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
@@ -167,7 +167,7 @@ class Service:
 
     def record_use(self, digest: Digest) -> None:
         """Note that a client got `digest` from the response cache, past the cache."""
-        self._store.touch(digest)
+        self._store.content.touch(digest)
 
     async def add_usage(self, day: int, amounts: Mapping[str, int]) -> Mapping[str, int]:
         """Add bytes that were fetched for clients to the sums of a day; return the sums.
@@ -219,13 +219,13 @@ class Service:
     async def _warm_up(self) -> None:
         await self._upstreams.warm_up()
         with suppress(StoreError):
-            await self._store.warm_up()
+            await self._store.upkeep.warm_up()
 
     async def _run_housekeeping(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
-                await self._store.run_housekeeping()
+                await self._store.upkeep.run_housekeeping()
                 await self._prune_index()
                 await self.warm.tick()
                 await self._look_after_hosted()

@@ -64,7 +64,7 @@ class ServiceStatistics:
 
     async def _sample_folder(self, store: Store) -> None:
         metrics, folder = self._metrics, store.folder
-        size, entries = await store.stats()
+        size, entries = await store.upkeep.stats()
         metrics.cache_bytes.set(size)
         metrics.cache_entries.set(entries)
         metrics.cache_min_free.set(folder.min_free)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from mirror.store.errors import StoreError
-from mirror.store.store import Store
+from mirror.store.parts.interfaces import LocalLeases
 from mirror.util.tasks import run_to_completion
 
 # Poll interval, in seconds, for another process's progress while a reader waits: processes send each other
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.005
 
 
 @asynccontextmanager
-async def exclusive(store: Store, key: str) -> AsyncIterator[None]:
+async def exclusive(leases: LocalLeases, key: str) -> AsyncIterator[None]:
     """Hold the lease on `key` (`store.lock.blob_key`, `name_key`) while the section runs.
 
     A caller that waited should look in the store again: another process may have fetched the content. Where
@@ -23,11 +23,11 @@ async def exclusive(store: Store, key: str) -> AsyncIterator[None]:
     """
     lease = None
     with suppress(StoreError):
-        while (lease := await store.acquire_key_lease(key)) is None:  # noqa: ASYNC110  # a file lock
+        while (lease := await leases.acquire(key)) is None:  # noqa: ASYNC110  # a file lock
             await asyncio.sleep(POLL_SECONDS)
     try:
         yield
     finally:
         if lease is not None:
             with suppress(StoreError):
-                await run_to_completion(store.release_lease(lease))
+                await run_to_completion(leases.release(lease))

@@ -54,7 +54,7 @@ class Fill:
         self._repository = transfer.repository
         self._digest = transfer.digest
         self._link: Link | None = None
-        self._shares = context.store.shares
+        self._shares = context.store.room.shares
         self._blame = Blame(context, upstream, transfer.repository, transfer.digest)
         self._public = not upstream.uses_account(transfer.repository.path)
         self._answered_at: float | None = None  # when the upstream was first asked, if it has answered
@@ -76,7 +76,7 @@ class Fill:
             elif not follower.published:
                 self._transfer.publish(None)
         except StoreError as error:
-            self._context.store.report_write_failure(error)
+            self._context.store.room.report_write_failure(error)
             raise
         finally:
             follower.close()
@@ -85,7 +85,9 @@ class Fill:
         try:
             if present:
                 self._transfer.publish(None)
-                await self._context.store.discard_partial(partial)  # the files that locking has made
+                await self._context.store.transfers.discard_partial(
+                    partial
+                )  # the files that locking has made
             else:
                 with self._context.metrics.fills_running.track_inprogress():
                     log.debug(
@@ -195,7 +197,9 @@ class Fill:
         claimed = self._link.size if self._link is not None else None
         if claimed is not None and partial.chunks is None:
             with suppress(StoreError):  # the fill meets it again, if the upstream has the blob
-                await self._context.store.allocate(partial, claimed, self._chunk_size(), public=self._public)
+                await self._context.store.transfers.allocate(
+                    partial, claimed, self._chunk_size(), public=self._public
+                )
 
     async def _open(self, partial: Partial, announced: int | None) -> None:
         """Open the growing file: the upstream has confirmed the blob, and from now on readers may follow."""
@@ -203,7 +207,7 @@ class Fill:
         await self._shares.check(self._repository, self._digest, size)
         claimed, demand = self._link.size if self._link else None, self._transfer.demand
         self._expect_size(size)
-        writer = await self._context.store.open_growing_file(
+        writer = await self._context.store.transfers.open_growing_file(
             partial, size, self._chunk_size(), public=self._public
         )
         file, writer.file.demand = writer.file, demand
@@ -261,8 +265,8 @@ class Fill:
 
     def _opens(self, partial: Partial) -> bool:
         """Return whether the link opens what an earlier fill has left, perhaps one of another repository."""
-        folder = self._context.store.folder
-        return self._link is not None and folder.opens(self._link, _origin(partial))
+        content = self._context.store.content
+        return self._link is not None and content.opens(self._link, _origin(partial))
 
     def _begin_writing(self, writer: GrowingWriter) -> None:
         self._writer = writer
@@ -282,7 +286,7 @@ class Fill:
                 return
             if self._transfer.is_wanted_in_store:
                 await self._shares.evict_excess(self._repository, self._digest, writer.file.size)
-                await self._context.store.evict_excess(filling=self._digest)
+                await self._context.store.room.evict_excess(filling=self._digest)
             writer.file.room_due.clear()
 
     async def _verify(self, writer: GrowingWriter) -> VerifiedFile | None:
@@ -323,7 +327,7 @@ class Fill:
 
     async def _adopt(self, partial: Partial, verified: VerifiedFile) -> None:
         asked_for = self._transfer.is_wanted_in_store
-        if not asked_for and await self._context.store.excess() > 0:
+        if not asked_for and await self._context.store.room.excess() > 0:
             # No client has asked for it, and since it began others have taken the room.
             await self._discard(partial)
             return
@@ -332,8 +336,8 @@ class Fill:
         if self._answered_at is not None:
             link = self._context.confirmed(self._upstream, self._repository, link, self._answered_at)
             origin = Origin.PUBLIC if self._public else Origin.PRIVATE
-        await self._context.store.adopt(replace(verified, origin=origin), asked_for=asked_for)
-        await self._context.store.links.add(self._repository, self._digest, link)
+        await self._context.store.transfers.adopt(replace(verified, origin=origin), asked_for=asked_for)
+        await self._context.store.metadata.links.add(self._repository, self._digest, link)
         await self._shares.evict_excess(self._repository, self._digest)
         await self._discard(partial)
         log.debug("fill stored", bytes=verified.size, **self._transfer.log_fields())
@@ -341,7 +345,7 @@ class Fill:
     async def _discard(self, partial: Partial) -> None:
         """Discard the partial; a disk error is ignored here, because the next fill will meet it."""
         with suppress(StoreError):
-            await self._context.store.discard_partial(partial)
+            await self._context.store.transfers.discard_partial(partial)
 
     async def _forget_size(self) -> None:
         """Forget a size that was wrong: the next fill goes by what the upstream sends."""
@@ -350,7 +354,7 @@ class Fill:
         if self._link is not None and self._link.size is not None:
             log.warning("blob is of another size than was said", **self._transfer.log_fields())
             self._link = replace(self._link, size=None)
-            await self._context.store.links.add(self._repository, self._digest, self._link)
+            await self._context.store.metadata.links.add(self._repository, self._digest, self._link)
 
     def _refuse_ranges(self) -> None:
         """Ask for whole blobs where parts of wrong bytes came by ranges: perhaps only those were wrong."""
@@ -372,7 +376,7 @@ class Fill:
         if self._writer is not None:
             self._writer.file.room_due.set()  # which ends the task that makes room
             self._writer.file.close()
-        await self._context.store.release_partial(partial)
+        await self._context.store.transfers.release_partial(partial)
 
 
 async def _finished(task: asyncio.Task[None]) -> None:

@@ -43,7 +43,9 @@ class FillFollower:
         self.writer: GrowingWriter | None = None
         self._view: RemoteView | None = None
         self._context = context
-        self._store = context.store
+        self._content = context.store.content
+        self._metadata = context.store.metadata
+        self._transfers = context.store.transfers
         self._upstream = upstream
         self._transfer = transfer
         self._repository = transfer.repository
@@ -58,7 +60,7 @@ class FillFollower:
         was thrown away, and StoreError.
         """
         while True:
-            partial, local = await self._store.lock_partial(
+            partial, local = await self._transfers.lock_partial(
                 self._repository, self._digest, public=self._public
             )
             if partial is not None or local.present:
@@ -114,7 +116,7 @@ class FillFollower:
         if self._remote is not None and self._remote.is_unlinked:
             self._close_remote()
         if self._remote is None:
-            self._remote = await self._store.open_remote_partial(self._digest)
+            self._remote = await self._transfers.open_remote_partial(self._digest)
         # Before the first byte the upstream may still answer the other process that there is no such blob.
         if self._remote is None or not self._remote.refresh().received():
             return
@@ -132,7 +134,7 @@ class FillFollower:
         """Return whether the link opens what the other process fetches, for whatever repository it does."""
         if link is None or self._context.link_ttl(self._upstream, link) <= 0:
             return False
-        return self._store.folder.opens(link, origin)
+        return self._content.opens(link, origin)
 
     async def _confirm(self, link: Link | None) -> Link:
         """Ask the upstream; without an answer a link is believed that was confirmed before."""
@@ -145,7 +147,7 @@ class FillFollower:
             self._transfer.unanswered = str(error)
             return link
         confirmed = self._context.confirmed(self._upstream, self._repository, Link(size=size))
-        await self._store.links.add(self._repository, self._digest, confirmed)
+        await self._metadata.links.add(self._repository, self._digest, confirmed)
         return confirmed
 
     async def _finish(
@@ -160,7 +162,7 @@ class FillFollower:
             if partial is not None and not local.present and partial.is_continuation_of(remote):
                 log.info("continuing another process's fill", digest=str(self._digest))
                 view.take_over(partial)
-                self.writer = self._store.growing_writer(view.file, partial)
+                self.writer = self._transfers.growing_writer(view.file, partial)
                 return partial, local
             if not view.file.verified:
                 raise PartialLost(f"{self._digest}: another process could not keep it")
@@ -178,5 +180,5 @@ class FillFollower:
     async def _discard(self, partial: Partial) -> None:
         """Discard and unlock `partial`; unlock even if the discard fails: others wait for the lock."""
         with suppress(StoreError):
-            await self._store.discard_partial(partial)
-        await self._store.release_partial(partial)
+            await self._transfers.discard_partial(partial)
+        await self._transfers.release_partial(partial)

@@ -50,10 +50,10 @@ class SmallFill:
         try:
             lease = await self._lease()
         except StoreError as error:
-            self._context.store.report_write_failure(error)
+            self._context.store.room.report_write_failure(error)
             raise
         if lease.present:
-            await self._context.store.release_lease(lease)
+            await self._context.store.transfers.leases.release(lease)
             self._transfer.publish(None)
             return
         with self._context.metrics.fills_running.track_inprogress():
@@ -61,7 +61,7 @@ class SmallFill:
 
     async def _lease(self) -> BlobLease:
         store = self._context.store
-        while (lease := await store.acquire_lease(self._digest)) is None:  # noqa: ASYNC110  # a file lock
+        while (lease := await store.transfers.leases.acquire_blob(self._digest)) is None:  # noqa: ASYNC110  # a file lock
             await asyncio.sleep(POLL_SECONDS)
         return lease
 
@@ -72,9 +72,9 @@ class SmallFill:
             self._transfer.publish(data)
             content, origin = await self._linked(data)
         except BaseException:
-            await run_to_completion(self._context.store.release_lease(lease))
+            await run_to_completion(self._context.store.transfers.leases.release(lease))
             raise
-        await self._context.store.put_small_blob(self._repository, lease, content, origin)
+        await self._context.store.transfers.put_small_blob(self._repository, lease, content, origin)
         if not self._is_shared:
             self._share(len(data))
         log.debug("fill stored", bytes=len(data), **self._transfer.log_fields())
@@ -83,11 +83,11 @@ class SmallFill:
         """Return the content with a link: confirmed if it came with an account, else named by a manifest."""
         link, origin = replace(self._link, size=len(data)), Origin.PUBLIC
         if self._is_shared:
-            await self._context.store.links.add(self._repository, self._digest, link)
+            await self._context.store.metadata.links.add(self._repository, self._digest, link)
             return Content(link, data), origin
         if self._upstream.uses_account(self._repository.path):
             link, origin = self._context.confirmed(self._upstream, self._repository, link), Origin.PRIVATE
-            await self._context.store.links.add(self._repository, self._digest, link)
+            await self._context.store.metadata.links.add(self._repository, self._digest, link)
         return Content(link, data), origin
 
     async def _read_shared(self) -> bytes | None:
@@ -120,7 +120,7 @@ class SmallFill:
                 data = await self._upstream.get_blob(self._repository.path, self._digest, SMALL_BYTES)
             except AnswerTooLong as error:
                 large = replace(self._link, size=SMALL_BYTES + 1)
-                await self._context.store.links.add(self._repository, self._digest, large)
+                await self._context.store.metadata.links.add(self._repository, self._digest, large)
                 raise WrongSize(
                     Failure.INVALID, f"{error}, which a manifest says of {self._digest}"
                 ) from None

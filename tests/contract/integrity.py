@@ -87,7 +87,7 @@ async def assert_nothing_wrong_is_kept(mirror: Running) -> None:
         await flight.wait_done()
     for single in (cache._tags._getting, cache._tags._revalidating, cache._manifests._fetching):
         assert single._running == {}
-    assert await mirror.service._store.check() == []
+    assert await mirror.service._store.upkeep.check() == []
     await asyncio.to_thread(_check_files, mirror.config.cache.dir)
 
 

@@ -75,7 +75,7 @@ async def test_crash_before_the_entry_costs_no_download(hub: FakeRegistry, tmp_p
             assert (await get(mirror.address, blob(layer))).body == image.layers_data[0]
             await mirror.landed(layer)
         assert hub.requests("GET", layer) == asked
-        assert await mirror.service._store.missing_blobs([layer]) == []
+        assert await mirror.service._store.content.missing_blobs([layer]) == []
         assert len(await asyncio.to_thread(kept, tmp_path / "cache", layer)) == 1
 
 

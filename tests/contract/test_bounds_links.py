@@ -241,12 +241,12 @@ async def leave_complete_partial(scene: Scene, *, public: bool = False) -> Diges
     """Leave all bytes of the large layer as a fill does that is killed before its last step."""
     assert scene.mirror is not None
     store, layer = scene.mirror.service._store, scene.image.layers[1]
-    partial, _ = await store.lock_partial(Repository("quay.io", SECRET), layer, public=public)
+    partial, _ = await store.transfers.lock_partial(Repository("quay.io", SECRET), layer, public=public)
     assert partial is not None
-    writer = await store.open_growing_file(partial, LARGE, 64 * 1024, public=public)
+    writer = await store.transfers.open_growing_file(partial, LARGE, 64 * 1024, public=public)
     await writer.write(0, [BIG])
     writer.file.close()
-    await store.release_partial(partial)
+    await store.transfers.release_partial(partial)
     return layer
 
 

@@ -58,7 +58,7 @@ async def evicted(mirror: Running, image: FakeImage) -> int:
     tasks = mirror.service._tasks._running
     while making := [each for each in tasks if each.get_name().startswith("make room")]:
         await asyncio.wait(making)
-    return len(await mirror.service._store.missing_blobs([image.manifest, *image.blobs]))
+    return len(await mirror.service._store.content.missing_blobs([image.manifest, *image.blobs]))
 
 
 def claim(hub: FakeRegistry, sizes: list[int], name: str = "claim") -> list[Digest]:
@@ -90,7 +90,7 @@ async def test_room_is_not_made_for_what_a_manifest_claims(
         assert await evicted(mirror, image) == 0
         asking = asyncio.ensure_future(get(mirror.address, f"/v2/library/claim/blobs/{layers[0]}"))
         await gate.reached.wait()
-        await mirror.service._store.run_housekeeping()
+        await mirror.service._store.upkeep.run_housekeeping()
         assert await evicted(mirror, image) == 0
         gate.release()
         assert (await asking).status == 404
@@ -114,7 +114,7 @@ async def test_room_is_not_made_for_any_claim(hub: FakeRegistry, tmp_path: Path)
                     continue
                 wire.send("GET", path, ["Range: bytes=5-"] if method == "ranged" else [])
                 assert (await wire.reply()).status == 404
-            await mirror.service._store.run_housekeeping()
+            await mirror.service._store.upkeep.run_housekeeping()
             assert await evicted(mirror, image) == 0, sizes
 
 
@@ -149,7 +149,7 @@ async def test_room_is_not_made_where_pins_leave_too_little(hub: FakeRegistry, t
         for path in ("manifests/t", f"blobs/{other.layers[0]}"):
             assert (await get(mirror.address, f"/v2/library/other/{path}")).status == 200
         await mirror.settled()
-        await store.configure_pins([Pin.parse("kept:t")])
+        await store.upkeep.configure_pins([Pin.parse("kept:t")])
         assert (await get(mirror.address, f"/v2/library/large/blobs/{large}")).body == bytes(LAYER)
         assert (await evicted(mirror, kept), await evicted(mirror, other)) == (
             0,
@@ -185,7 +185,7 @@ async def test_prefetch_gives_up_room_that_clients_have_taken(hub: FakeRegistry,
         gate.release()
         await idle(mirror)
         assert await evicted(mirror, kept) == 0
-        assert await mirror.service._store.missing_blobs(ahead.layers) == list(ahead.layers)
+        assert await mirror.service._store.content.missing_blobs(ahead.layers) == list(ahead.layers)
         assert (await get(mirror.address, f"/v2/library/x/blobs/{ahead.layers[0]}")).body == bytes(
             [9]
         ) * LAYER
@@ -213,9 +213,9 @@ async def test_room_is_made_as_bytes_come(
 async def grow_old(mirror: Running, image: FakeImage) -> None:
     """Make the image look unused for a day, and let housekeeping see that."""
     store = mirror.service._store
-    await store.flush_last_use()
+    await store.upkeep.flush_last_use()
     await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, time.time() - 24 * 3600))
-    await store.run_housekeeping()
+    await store.upkeep.run_housekeeping()
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ async def test_room_for_prefetches_is_kept_in_a_full_cache(hub: FakeRegistry, tm
         ahead = hub.add_image("library/x", "t", [b"1" * LAYER, b"2" * LAYER])
         assert (await get(mirror.address, "/v2/library/x/manifests/t")).status == 200
         await idle(mirror)
-        assert await mirror.service._store.missing_blobs(ahead.layers) == []
+        assert await mirror.service._store.content.missing_blobs(ahead.layers) == []
         assert 0 < await evicted(mirror, kept) <= 4
 
 
@@ -242,5 +242,5 @@ async def test_room_for_prefetches_does_not_let_manifests_replace_the_cache(
             hub.add_image("library/x", f"t{number}", [b"%6d" % number * (LAYER // 6)])
             assert (await get(mirror.address, f"/v2/library/x/manifests/t{number}")).status == 200
             await idle(mirror)
-            await mirror.service._store.run_housekeeping()
+            await mirror.service._store.upkeep.run_housekeeping()
         assert await evicted(mirror, kept) <= 4

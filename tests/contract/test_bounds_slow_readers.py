@@ -92,8 +92,8 @@ async def test_slow_readers_keep_no_blobs_beyond_the_quota(
             wires.append(await stack.enter_async_context(await slow_reader(mirror, url(digest))))
         store = mirror.service._store
         async with asyncio.timeout(30):
-            while (await store.stats())[0] > 2 * SIZE or store._open.total() > 2:
-                await store.run_housekeeping()
+            while (await store.upkeep.stats())[0] > 2 * SIZE or store._last_use.reading.total() > 2:
+                await store.upkeep.run_housekeeping()
         received = [await rest(wire) for wire in wires]
         assert sum(count == SIZE for count in received) <= 2
         # The rest of those that were ended is there for the client that asks for it.

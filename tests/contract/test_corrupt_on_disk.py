@@ -200,7 +200,7 @@ async def test_corrupt_blob_of_a_pinned_image_is_fetched_again(hub: FakeRegistry
     """A pin keeps an image from eviction, not a wrong file from quarantine; the pin stays."""
     image = hub.add_image("library/x", "t", [DATA])
     async with mirror_of(hub, tmp_path / "cache") as mirror:
-        await mirror.service._store.configure_pins([Pin.parse("x:t")])
+        await mirror.service._store.upkeep.configure_pins([Pin.parse("x:t")])
         assert (await get(mirror.address, "/v2/library/x/manifests/t")).status == 200
         (digest,) = image.layers
         assert (await pull(mirror, digest)).body == DATA

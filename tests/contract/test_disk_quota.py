@@ -61,11 +61,11 @@ async def test_disk_quota_evicts_unused_blobs(hub: FakeRegistry, limited_folder:
             await asyncio.to_thread(
                 btrfs, "filesystem", "sync", limited_folder
             )  # evicted blobs count until then
-            await store.recover()
+            await store.upkeep.recover()
             assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "after")
         assert await mirror.metric('registry_mirror_evicted_blobs_total{reason="room"}') > 0
-        assert await store.check() == []
+        assert await store.upkeep.check() == []
 
 
 async def test_disk_quota_used_up_by_pins(hub: FakeRegistry, limited_folder: Path) -> None:
@@ -78,7 +78,7 @@ async def test_disk_quota_used_up_by_pins(hub: FakeRegistry, limited_folder: Pat
         assert await troubles(mirror) == {"full"}
         assert await mirror.metric("registry_mirror_passed_through_total") > 0
         await asyncio.to_thread(btrfs, "qgroup", "limit", "none", limited_folder)
-        await mirror.service._store.recover()
+        await mirror.service._store.upkeep.recover()
         assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "after")
-        assert await mirror.service._store.check() == []
+        assert await mirror.service._store.upkeep.check() == []

@@ -64,7 +64,7 @@ async def pull_unused(mirror: Running, image: FakeImage) -> None:
     """Pull an image whose blobs are the first to be evicted afterwards."""
     store = mirror.service._store
     await pull(mirror, image)
-    await store.flush_last_use()
+    await store.upkeep.flush_last_use()
     await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, 1.0))
 
 
@@ -111,10 +111,10 @@ async def test_full_disk_passes_through_and_recovers(hub: FakeRegistry, small_di
         assert await mirror.metric(label) == 1
         assert await mirror.metric("registry_mirror_passed_through_total") >= 3
         await asyncio.to_thread((small_disk / "others").unlink)
-        await store.recover()
+        await store.upkeep.recover()
         assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "after")
-        assert await store.check() == []
+        assert await store.upkeep.check() == []
 
 
 @pytest.mark.needs("unshare", root=True)
@@ -175,7 +175,7 @@ async def test_blob_larger_than_the_disk_is_passed_through(hub: FakeRegistry, sm
     async with mirror_of(hub, small_disk / "cache") as mirror:
         await pull_unused(mirror, unused)
         await pull(mirror, image)
-        assert await mirror.service._store.missing_blobs(unused.blobs) == []
+        assert await mirror.service._store.content.missing_blobs(unused.blobs) == []
         assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "other")
 
@@ -204,7 +204,7 @@ async def test_full_disk_evicts_nothing_for_a_blob_that_would_not_fit(
         gate.release()
         assert (await asking).body == BIG
         await mirror.landed(digest)
-        assert await store.missing_blobs(unused.blobs) == []
+        assert await store.content.missing_blobs(unused.blobs) == []
 
 
 @pytest.mark.needs("unshare", root=True)
@@ -244,7 +244,8 @@ async def test_read_only_disk_serves_its_content(hub: FakeRegistry, small_disk: 
     async with mirror_of(hub, small_disk / "cache") as mirror:
         image = new_image(hub, "here")
         await pull(mirror, image)
-        mirror.service._store._memory = MemoryCache(0)  # so that every read is from the disk
+        for part in (mirror.service._store.content, mirror.service._store.metadata):
+            part._memory = MemoryCache(0)  # so that every read is from the disk
         # A mount with files open for writing cannot be remounted: so only below the databases.
         folders = [small_disk / "cache" / name for name in ("partial", "blobs/sha256")]
         for each in folders:
@@ -256,12 +257,12 @@ async def test_read_only_disk_serves_its_content(hub: FakeRegistry, small_disk: 
             assert hub.requests("GET", "/blobs/") == asked
             await pull(mirror, new_image(hub, "new"))
             assert await troubles(mirror) == {"read_only"}
-            await mirror.service._store.recover()
+            await mirror.service._store.upkeep.recover()
             assert await troubles(mirror) == {"read_only"}
         finally:
             for each in folders:
                 await asyncio.to_thread(subprocess.run, ["umount", str(each)], check=True)
-        await mirror.service._store.recover()
+        await mirror.service._store.upkeep.recover()
         assert await is_kept(hub, mirror, "after")
 
 
@@ -294,7 +295,7 @@ async def test_failing_disk_does_not_break_running_transfers(hub: FakeRegistry, 
         await pull(mirror, image)
         await pull(mirror, new_image(hub, "u"))
         assert "io_error" in await troubles(mirror)
-        await mirror.service._store.recover()
+        await mirror.service._store.upkeep.recover()
         assert "io_error" in await troubles(mirror)
 
 
@@ -306,7 +307,7 @@ async def test_full_disk_at_start(hub: FakeRegistry, small_disk: Path) -> None:
         await pull(mirror, new_image(hub, "t"))
         assert await troubles(mirror) == {"full"}
         await asyncio.to_thread((small_disk / "others").unlink)
-        await mirror.service._store.recover()
+        await mirror.service._store.upkeep.recover()
         assert await is_kept(hub, mirror, "after")
 
 
@@ -317,10 +318,10 @@ async def test_removed_folder_is_recreated(hub: FakeRegistry, tmp_path: Path) ->
         await pull(mirror, image)
         await asyncio.to_thread(shutil.rmtree, tmp_path / "cache")
         await pull(mirror, new_image(hub, "u"))
-        await mirror.service._store.recover()
+        await mirror.service._store.upkeep.recover()
         assert await is_kept(hub, mirror, "after")
         await pull(mirror, image)
-        assert await mirror.service._store.check() == []
+        assert await mirror.service._store.upkeep.check() == []
         version = await asyncio.to_thread((tmp_path / "cache" / "version").read_text)
         assert version == "1\n"
 
@@ -350,7 +351,7 @@ async def test_corrupt_database_is_recreated(
             # An open connection goes on with the log that was removed, and which thread has one is chance.
             await store.executor.run_in_every_thread(store.folder.recovery.drop_connections)
             await pull(mirror, image)
-            await store.recover()
+            await store.upkeep.recover()
             assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "quarantine")
             assert await is_kept(hub, mirror, "after")
     if not running:
@@ -359,7 +360,9 @@ async def test_corrupt_database_is_recreated(
         await pull(mirror, image)
         assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "later")
-        assert [each for each in await mirror.service._store.check() if "unknown file" not in each] == []
+        assert [
+            each for each in await mirror.service._store.upkeep.check() if "unknown file" not in each
+        ] == []
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "quarantine")
 
 
@@ -372,7 +375,7 @@ async def test_configured_pins_outlive_the_index(hub: FakeRegistry, tmp_path: Pa
         before = await store.executor.run(store.folder.pins.all)
         await asyncio.to_thread(overwrite, tmp_path / "cache" / "books" / "cache.db")
         await pull(mirror, new_image(hub, "t"))
-        await store.recover()
+        await store.upkeep.recover()
         after = await store.executor.run(store.folder.pins.all)
         assert [each.pin for each in before] == [each.pin for each in after]
         assert len(after) == 1
@@ -389,7 +392,7 @@ async def test_locked_database_is_waited_for_once(
         await pull(mirror, new_image(hub, "t"))
         assert await troubles(mirror) == {"busy"}
         await asyncio.to_thread(holder.close)
-        await mirror.service._store.recover()
+        await mirror.service._store.upkeep.recover()
         assert await is_kept(hub, mirror, "after")
 
 

@@ -82,7 +82,7 @@ def is_kept(reply: Reply, image: FakeImage) -> bool:
 
 
 async def entry(mirror: Running) -> Any:
-    return await mirror.service._store.tag(X, Tag("t"))
+    return await mirror.service._store.metadata.tag(X, Tag("t"))
 
 
 def tag_removed(hub: FakeRegistry) -> None:

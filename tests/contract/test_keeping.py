@@ -64,7 +64,7 @@ async def with_folder(mirror: Running, work: Callable[[CacheDirectory], object])
 
 async def age_everything(mirror: Running) -> None:
     """Age everything, as if it had not been used for a while."""
-    await mirror.service._store.flush_last_use()
+    await mirror.service._store.upkeep.flush_last_use()
     shift = "UPDATE Cache SET access_time = access_time - ?"
     await with_folder(mirror, lambda folder: folder.blobs._cache._sql(shift, (2 * IN_USE,)))
 
@@ -78,8 +78,8 @@ async def test_pinned_image_survives_eviction(hub: FakeRegistry, tmp_path: Path)
             await pull(mirror.address, image)
             await mirror.settled()
             await age_everything(mirror)
-        await mirror.service._store.evict()
-        size, _ = await mirror.service._store.stats()
+        await mirror.service._store.room.evict()
+        size, _ = await mirror.service._store.upkeep.stats()
         assert size <= 3 * (LAYER + 2000)
         asked = len(hub.log)
         await pull(mirror.address, images[0])
@@ -118,12 +118,12 @@ async def test_content_served_from_memory_is_kept(
         for _ in range(3):
             await pull(mirror.address, image)
             await mirror.settled()
-        await store.flush_last_use()
+        await store.upkeep.flush_last_use()
         if by_other_process:
             await with_folder(mirror, lambda folder: folder.evict(need=1 << 60))
         else:
-            await store.evict(need=1 << 60)
-        assert await store.missing_blobs(small) == small
+            await store.room.evict(need=1 << 60)
+        assert await store.content.missing_blobs(small) == small
         if copies == "responses":
             store._memory._contents.clear()
         requests = hub.requests()
@@ -131,14 +131,14 @@ async def test_content_served_from_memory_is_kept(
             assert (await get(mirror.address, f"/v2/{image.repository}/{path}")).status == 200
         assert hub.requests() == requests
         await mirror.service.statistics.refresh()  # the response cache says later what it has served
-        await store.flush_last_use()
+        await store.upkeep.flush_last_use()
         if copies == "responses":
             await pull(mirror.address, image)
             await mirror.settled()
-        assert await store.missing_blobs(small) == []
+        assert await store.content.missing_blobs(small) == []
         await pull(mirror.address, image)  # the layer too
         await mirror.settled()
-        assert await store.check() == []
+        assert await store.upkeep.check() == []
     offline = configured(tmp_path / "cache", {"docker.io": hub.url}, server={"offline": True})
     async with serving(offline) as mirror:
         manifest = await get(mirror.address, f"/v2/{image.repository}/manifests/{image.tag}")

@@ -156,4 +156,4 @@ async def fuzz(running: Running, count: int) -> None:
                         assert f"{pusher.base}/blobs/{each['digest']}" in fuzzer.deletions
                         continue
                     assert Digest.parse(each["digest"]) == Digest.of(blob.body)
-    assert await running.service._store.check() == []
+    assert await running.service._store.upkeep.check() == []

@@ -54,7 +54,7 @@ async def test_push_is_whole_or_refused_while_garbage_is_collected(tmp_path: Pat
                     assert (await pusher.ask("GET", f"manifests/{tag}")).body == manifest_of(layers)
                     for data in layers:
                         assert (await pusher.ask("GET", f"blobs/{Digest.of(data)}")).body == data
-        assert await mirror.service._store.check() == []
+        assert await mirror.service._store.upkeep.check() == []
 
 
 async def test_two_workers_take_one_upload(tmp_path: Path) -> None:

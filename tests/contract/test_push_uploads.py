@@ -209,7 +209,7 @@ async def test_push_of_the_same_blob_at_once_is_kept_once(mirror: Running, tmp_p
     )
     assert len(stored) == 1
     assert await asyncio.to_thread(lambda: list((tmp_path / "cache" / "uploads").iterdir())) == []
-    assert await mirror.service._store.check() == []
+    assert await mirror.service._store.upkeep.check() == []
 
 
 async def test_push_beyond_the_limits_is_refused_with_its_own_words(

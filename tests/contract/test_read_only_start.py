@@ -34,7 +34,7 @@ async def test_read_only_empty_folder_reports_one_kind_of_fault(
     rounds = asyncio.Event()
     with capture_logs() as lines:
         async with mirror_of(fake, read_only) as mirror:
-            recover, count = mirror.service._store.recover, 0
+            recover, count = mirror.service._store.upkeep.recover, 0
 
             async def counted() -> None:
                 nonlocal count
@@ -43,7 +43,7 @@ async def test_read_only_empty_folder_reports_one_kind_of_fault(
                 if count == 3:
                     rounds.set()
 
-            monkeypatch.setattr(mirror.service._store, "recover", counted)
+            monkeypatch.setattr(mirror.service._store.upkeep, "recover", counted)
             await rounds.wait()
             assert (await get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}")).body == b"0123456789"
             trouble = json.loads((await get(mirror.address, "/readyz")).body)["cache"]["trouble"]
@@ -95,7 +95,7 @@ async def test_read_only_start_on_an_existing_cache_passes_through(
             assert (await get(mirror.address, blob)).body == b"0123456789"
             trouble = json.loads((await get(mirror.address, "/readyz")).body)["cache"]["trouble"]
             await asyncio.to_thread(mount, "-o", options.replace("ro", "rw"), str(writable))
-            await mirror.service._store.recover()
+            await mirror.service._store.upkeep.recover()
             assert json.loads((await get(mirror.address, "/readyz")).body)["cache"]["trouble"] == []
             requests = fake.requests("GET", image.layers[0])
             assert (await get(mirror.address, blob)).body == b"0123456789"

@@ -123,10 +123,10 @@ async def test_quota_holds_in_a_burst_of_small_content(hub: FakeRegistry, tmp_pa
         await asyncio.gather(*(pull(mirror.address, image) for image in images))
         for digest in (digest for image in images for digest in image.blobs):
             await mirror.landed(digest)
-        assert (await store.stats())[0] <= 3 * ROOM
+        assert (await store.upkeep.stats())[0] <= 3 * ROOM
         await pull(mirror.address, images[0])
         await mirror.landed(images[0].layers[0])
-        assert (await store.stats())[0] <= 3 * ROOM
+        assert (await store.upkeep.stats())[0] <= 3 * ROOM
         assert await store.executor.run(store.folder.has, images[0].layers[0])
 
 
@@ -137,7 +137,7 @@ async def test_quota_holds_for_manifests_alone(hub: FakeRegistry, tmp_path: Path
     async with limited(hub, tmp_path / "cache", 1) as mirror:
         for digest in manifests:
             assert (await get(mirror.address, f"/v2/library/x/manifests/{digest}")).status == 200
-            assert (await mirror.service._store.stats())[0] <= ROOM
+            assert (await mirror.service._store.upkeep.stats())[0] <= ROOM
 
 
 async def test_quota_makes_room_when_a_download_begins(hub: FakeRegistry, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ async def test_quota_makes_room_when_a_download_begins(hub: FakeRegistry, tmp_pa
         gate = hub.hold(image.layers[0], after=1)
         pulling = asyncio.ensure_future(pull(mirror.address, image))
         await gate.reached.wait()
-        while (await store.stats())[0] > LAYER:  # noqa: ASYNC110  # no event tells
+        while (await store.upkeep.stats())[0] > LAYER:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0)
         gate.release()
         await pulling

@@ -272,16 +272,16 @@ class World:
         """Leave all bytes of the large blob as a fill does that is killed before its last step."""
         store, public = self.workers[0].service._store, not self.has_account(repository)
         of = Repository(*repository.split("/", 1))
-        partial, local = await store.lock_partial(of, DIGESTS["large"], public=public)
+        partial, local = await store.transfers.lock_partial(of, DIGESTS["large"], public=public)
         assert partial is not None
         if not local.present:
-            writer = await store.open_growing_file(partial, LARGE, CHUNK, public=public)
+            writer = await store.transfers.open_growing_file(partial, LARGE, CHUNK, public=public)
             await writer.write(0, [BIG])
             writer.file.close()
             self.public |= {"large"} if public else set()
         else:
-            await store.discard_partial(partial)
-        await store.release_partial(partial)
+            await store.transfers.discard_partial(partial)
+        await store.transfers.release_partial(partial)
 
     def judge(
         self,

@@ -173,8 +173,8 @@ class HostedMachine(RuleBasedStateMachine):
         store, digest = self.stores[worker], Digest.of(data)
         path = self.folder / "partial" / "fetched"
         path.write_bytes(data)
-        self.run(store.adopt(VerifiedFile(digest, path, len(data), origin=Origin.PUBLIC)))
-        self.run(store.links.add(HUB, digest, Link(None, len(data), confirmed=time.time())))
+        self.run(store.transfers.adopt(VerifiedFile(digest, path, len(data), origin=Origin.PUBLIC)))
+        self.run(store.metadata.links.add(HUB, digest, Link(None, len(data), confirmed=time.time())))
 
     @rule(worker=workers)
     def evict(self, worker: int) -> None:

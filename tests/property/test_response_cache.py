@@ -94,8 +94,8 @@ class Side:
             labels: (stats.requests, stats.bytes, sum(stats.whole.counts), sum(stats.first_byte.counts))
             for labels, stats in self.mirror.service.metrics.requests.rows()
         }
-        used = set(self.mirror.service._store._used)
-        self.mirror.service._store._used.clear()
+        used = set(self.mirror.service._store._last_use.used)
+        self.mirror.service._store._last_use.used.clear()
         return counts, Counter(json.dumps(line) for line in lines), used
 
 

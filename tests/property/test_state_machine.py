@@ -248,7 +248,7 @@ class World:
         # Let the loop deliver the sent bytes to the clients.
         for _ in range(5):
             await asyncio.sleep(0)
-        assert await self.mirror.service._store.check() == []  # invariant 8
+        assert await self.mirror.service._store.upkeep.check() == []  # invariant 8
 
 
 def dependencies(content: str) -> tuple[str, ...]:

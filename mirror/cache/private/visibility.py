@@ -69,7 +69,7 @@ class Visibility:
         self._context = context
         self._upstreams = upstreams
         self._fallback_after = fallback_after
-        self._store = context.store.links.visibility
+        self._store = context.store.metadata.visibility
         self._public: TTLCache[Repository, _Known] = TTLCache(PUBLIC_SECONDS, MOST)
         self._private: TTLCache[Repository, float] = TTLCache(PUBLIC_SECONDS, MOST)
         self._unanswered: TTLCache[Repository, bool] = TTLCache(UNANSWERED_SECONDS, MOST)

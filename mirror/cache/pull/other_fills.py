@@ -8,15 +8,12 @@ a time in all, instead of several of several images.
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 
 from mirror.oci.digest import Digest
-from mirror.oci.errors import RegistryError
-from mirror.store.store import Store
+from mirror.store.parts.interfaces import Transfers
 
 # A partial that was not written for this many seconds waits for its upstream, or was interrupted.
 GROWING_SECONDS = 2.0
@@ -28,8 +25,8 @@ LOOK_SECONDS = 1.0
 class OtherFills:
     """The fills of other processes. `is_own`: whether this process fills a blob."""
 
-    def __init__(self, store: Store, is_own: Callable[[Digest], bool]) -> None:
-        self._store = store
+    def __init__(self, transfers: Transfers, is_own: Callable[[Digest], bool]) -> None:
+        self._transfers = transfers
         self._is_own = is_own
         self._single = asyncio.Lock()
         self._look = asyncio.Lock()
@@ -50,22 +47,7 @@ class OtherFills:
     async def _is_busy(self) -> bool:
         async with self._look:
             if time.monotonic() - self._looked >= LOOK_SECONDS:
-                folder, since = self._store.folder.partials, time.time() - GROWING_SECONDS
-                growing = await self._store.executor.run(growing_partials, folder, since)
+                growing = await self._transfers.growing_since(time.time() - GROWING_SECONDS)
                 self._busy = not all(map(self._is_own, growing))
                 self._looked = time.monotonic()
             return self._busy
-
-
-def growing_partials(folder: Path, since: float) -> list[Digest]:
-    """Return the blobs whose partials were written since a moment (seconds since the epoch). Blocks."""
-    found = []
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            stem, dot, kind = entry.name.rpartition(".")
-            if (dot, kind) != (".", "data"):
-                continue
-            with suppress(OSError, RegistryError):  # adopted since it was listed, or no partial
-                if entry.stat(follow_symlinks=False).st_mtime >= since:
-                    found.append(Digest.parse(stem.replace("-", ":", 1)))
-    return found

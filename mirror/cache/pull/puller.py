@@ -54,7 +54,7 @@ class Puller:
         self._caches = caches
         self._blobs = blobs
         self._access = access
-        self._others = OtherFills(context.store, blobs.is_filled)
+        self._others = OtherFills(context.store.transfers, blobs.is_filled)
 
     def pull(self, repository: Repository, reference: Tag | Digest, wanted: Wanted) -> "ImagePull":
         """Return a pull, which begins when it is iterated over."""
@@ -74,9 +74,9 @@ class Puller:
     async def _fetch(self, pull: "ImagePull") -> None:
         contents = pull.walk.contents
         await pull.walk.run(pull.reference)
-        absent = set(await self._context.store.missing_blobs(list(contents.blobs)))
+        absent = set(await self._context.store.content.missing_blobs(list(contents.blobs)))
         for digest in contents.blobs:
-            self._context.store.touch(digest)
+            self._context.store.content.touch(digest)
         pull.begin_blobs({each: size for each, size in contents.blobs.items() if each in absent})
         queue = deque(contents.blobs)
         async with asyncio.TaskGroup() as group:
@@ -98,7 +98,7 @@ class Puller:
         """Have one blob here, with a link that opens it. Raises UpstreamError or StoreError."""
         repository = pull.repository
         for _ in range(ROUNDS):
-            local = await self._context.store.look_up(repository, digest)
+            local = await self._context.store.content.look_up(repository, digest)
             if local.present and local.link is not None and not local.unconfirmed:
                 return
             if local.present:
@@ -131,7 +131,7 @@ class Puller:
 
     async def _check_kept(self, pull: "ImagePull") -> None:
         """Note what was evicted before the pull was complete."""
-        for digest in await self._context.store.missing_blobs(pull.digests()):
+        for digest in await self._context.store.content.missing_blobs(pull.digests()):
             reason = "evicted again: the cache has too little room, see cache.max_size"
             pull.missing.setdefault(str(digest), reason)
 

@@ -8,7 +8,7 @@ from mirror.cache.pull.walk import Wanted
 from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.reference import TAG, Repository, Tag
-from mirror.store.store import Store
+from mirror.store.parts.interfaces import ContentStore
 from mirror.upstream.errors import Failure, UpstreamError
 
 # The most pages of a list of tags that are read: the largest repositories have some ten thousand tags.
@@ -21,10 +21,10 @@ MOST_TAGS = 500_000
 class PullSource:
     """Pulls of one kind: all of the same platforms, with or without referrers."""
 
-    def __init__(self, puller: Puller, listings: ListingCache, store: Store, wanted: Wanted) -> None:
+    def __init__(self, puller: Puller, listings: ListingCache, content: ContentStore, wanted: Wanted) -> None:
         self._puller = puller
         self._listings = listings
-        self._store = store
+        self._content = content
         self._wanted = wanted
 
     def pull(self, repository: Repository, reference: Tag | Digest) -> ImagePull:
@@ -49,7 +49,7 @@ class PullSource:
 
     async def absent(self, digests: Sequence[Digest]) -> list[Digest]:
         """Return those of `digests` that are not here."""
-        return await self._store.missing_blobs(digests)
+        return await self._content.missing_blobs(digests)
 
 
 def names_on(data: bytes) -> list[str]:

@@ -166,7 +166,7 @@ class ImageWalk:
         self.contents.manifests[digest] = len(answer.data)
         if answer.outcome not in (Outcome.HIT, Outcome.STALE):
             self.contents.fetched.add(digest)
-        self._caches.store.touch(digest)
+        self._caches.store.content.touch(digest)
         return answer
 
     async def _counted(self, reference: Tag | Digest, request: Callable[[], Awaitable[T]]) -> T:

@@ -18,7 +18,7 @@ from mirror.oci.reference import Repository, Tag
 from mirror.oci.referrers import array_of
 from mirror.store.errors import StoreError
 from mirror.store.metadata.index import ReferrersEntry
-from mirror.store.store import Store
+from mirror.store.parts.interfaces import ContentStore, Metadata
 from mirror.upstream.errors import Failure, UpstreamError
 
 # The digest of a subject, and a suffix: the tags of cosign, and the fallback tag of the specification.
@@ -32,8 +32,15 @@ class AbsentSignatures:
     such rows it goes when the index exceeds its bound.
     """
 
-    def __init__(self, store: Store, freshness: Freshness, clock: Callable[[], float] = time.time) -> None:
-        self._store = store
+    def __init__(
+        self,
+        metadata: Metadata,
+        content: ContentStore,
+        freshness: Freshness,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._metadata = metadata
+        self._content = content
         self._freshness = freshness
         self._clock = clock
 
@@ -55,12 +62,12 @@ class AbsentSignatures:
         return error
 
     async def _note(self, repository: Repository, tag: Tag, subject: Digest) -> None:
-        if (await self._store.look_up(repository, subject)).link is not None:
+        if (await self._content.look_up(repository, subject)).link is not None:
             entry = ReferrersEntry(array_of(()), self._clock())
-            await self._store.put_referrers(repository, _row(tag), entry)
+            await self._metadata.put_referrers(repository, _row(tag), entry)
 
     async def _is_known(self, repository: Repository, tag: Tag) -> bool:
-        entry = await self._store.referrers(repository, _row(tag))
+        entry = await self._metadata.referrers(repository, _row(tag))
         if entry is None:
             return False
         return self._freshness.terms(repository, tag).serve_on_error(self._clock() - entry.confirmed)

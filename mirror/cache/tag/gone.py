@@ -44,7 +44,8 @@ class GoneKeeper:
 
     def __init__(self, context: TransferContext, settings: TagSettings) -> None:
         self._context = context
-        self._store = context.store
+        self._content = context.store.content
+        self._metadata = context.store.metadata
         self._freshness = Freshness(settings)
 
     def keeps(self, repository: Repository) -> bool:
@@ -76,7 +77,7 @@ class GoneKeeper:
         if entry is None or not await self._is_here(repository, Digest.parse(entry.digest)):
             return None
         gone = self._mark(entry.gone)
-        await self._store.put_tag(repository, tag, replace(entry, gone=gone))
+        await self._metadata.put_tag(repository, tag, replace(entry, gone=gone))
         if entry.gone is None:
             log.warning(
                 "tag gone upstream, kept",
@@ -94,7 +95,7 @@ class GoneKeeper:
         if not self.keeps(repository) or not await self._is_here(repository, digest):
             return None
         gone = self._mark(link.gone)
-        await self._store.links.add(repository, digest, replace(link, gone=gone))
+        await self._metadata.links.add(repository, digest, replace(link, gone=gone))
         if link.gone is None:
             log.warning(
                 "content gone upstream, kept",
@@ -112,12 +113,11 @@ class GoneKeeper:
     async def _entry(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return the entry as it is on the disk, where another process may have marked it before."""
         with suppress(StoreError):
-            index = self._store.folder.index
-            return await self._store.executor.run(index.tag, repository, tag)
-        return await self._store.tag(repository, tag)
+            return await self._metadata.read_tag_again(repository, tag)
+        return await self._metadata.tag(repository, tag)
 
     async def _is_here(self, repository: Repository, digest: Digest) -> bool:
-        return (await self._store.look_up(repository, digest)).present
+        return (await self._content.look_up(repository, digest)).present
 
     def _mark(self, known: Gone | None) -> Gone:
         now = self._context.clock()

@@ -12,10 +12,9 @@ from msgspec.structs import replace
 from mirror.cache.results import Outcome, TagsAnswer
 from mirror.cache.tag.gone import GoneKeeper
 from mirror.oci import json_text
-from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.metadata.index import Gone, TagEntry
-from mirror.store.store import Store
+from mirror.store.parts.interfaces import Metadata
 from mirror.util.tasks import off_loop
 
 # The parameter of a page of kept tags; the others are `n` and `last`, as the specification has them.
@@ -28,8 +27,8 @@ MOST_VALUES = 100_000
 class KeptList:
     """The kept tags of repositories, as pages of tags."""
 
-    def __init__(self, store: Store, gone: GoneKeeper) -> None:
-        self._store = store
+    def __init__(self, metadata: Metadata, gone: GoneKeeper) -> None:
+        self._metadata = metadata
         self._gone = gone
 
     async def page(self, repository: Repository, query: str) -> TagsAnswer | None:
@@ -66,13 +65,7 @@ class KeptList:
 
     async def _entries(self, repository: Repository) -> list[tuple[str, TagEntry]]:
         """Return the kept tags of a repository whose manifest is here, in order."""
-        folder = self._store.folder
-
-        def find() -> list[tuple[str, TagEntry]]:
-            found = folder.index.gone_tags(repository)
-            return [(name, entry) for name, entry in found if folder.has(Digest.parse(entry.digest))]
-
-        return await self._store.executor.run(find)
+        return await self._metadata.gone_tags(repository)
 
 
 def _page(repository: Repository, listed: list[str], kept: list[str], limit: int | None) -> TagsAnswer:

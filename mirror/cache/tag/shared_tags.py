@@ -21,7 +21,7 @@ class SharedTags:
         """`missing`: seconds for which a tag is missing that was not found."""
         self._words = context.shared_words
         self._clock = context.clock
-        self._store = context.store
+        self._metadata = context.store.metadata
         self._bring = bring
         self._seconds = missing
 
@@ -44,7 +44,7 @@ class SharedTags:
             brought = await self._bring(repository, Digest.parse(found.digest), link)
             if brought is None and entry is not None:
                 return entry
-        await self._store.put_tag(repository, tag, found)
+        await self._metadata.put_tag(repository, tag, found)
         return found
 
     def note_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:

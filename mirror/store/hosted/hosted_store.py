@@ -46,7 +46,7 @@ class HostedStore:
         self._pushes: Batcher[PushedManifest, PutTags | PushRefused] = Batcher(
             store.executor, self._writer.put_manifests
         )
-        self._disk = RetryingDisk(store.executor, store.folder.recovery, store.health, store.make_room)
+        self._disk = RetryingDisk(store.executor, store.folder.recovery, store.health, store.room.make_room)
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return the entry of a tag whose manifest is here."""
@@ -60,11 +60,11 @@ class HostedStore:
 
     async def manifest(self, repository: Repository, digest: Digest) -> StoredManifest | None:
         """Return a manifest of the repository."""
-        return self._checked(await self._store.manifest(repository, digest))
+        return self._checked(await self._store.content.manifest(repository, digest))
 
     async def open_blob(self, repository: Repository, digest: Digest) -> LocalContent:
         """Open a blob, or a manifest, that the repository links; the caller closes it."""
-        found = await self._store.open_blob(repository, digest)
+        found = await self._store.content.open_blob(repository, digest)
         return found if found.is_open else self._checked(found)
 
     def _checked(self, found: T) -> T:
@@ -91,7 +91,7 @@ class HostedStore:
         """Keep the verified file of an upload, and link it. Raises PushRefused or StoreError."""
         kept = replace(verified, origin=Origin.PRIVATE, retained=True, durable=self._folder.durable)
         excess = await self._write(self._writer.commit_blob, repository, kept, quotas)
-        await self._store.evict_excess([verified.digest], excess)
+        await self._store.room.evict_excess([verified.digest], excess)
 
     async def link_blob(self, repository: Repository, digest: Digest, quotas: Quotas) -> bool:
         """Link a blob to a further repository; return whether the blob is here. Raises PushRefused."""

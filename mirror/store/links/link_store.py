@@ -6,7 +6,6 @@ from typing import ParamSpec
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.invalidation import Epoch
-from mirror.store.links.visibility_store import VisibilityStore
 from mirror.store.memory_cache import MemoryCache
 from mirror.store.metadata.index import Index, Link
 from mirror.store.retrying import RetryingDisk
@@ -27,7 +26,6 @@ class LinkStore:
         self._disk = disk
         self._memory = memory
         self._seen: LRUCache[tuple[Repository, Digest], float] = LRUCache(SEEN_BYTES)
-        self.visibility = VisibilityStore(index, epoch, disk)
 
     async def add(self, repository: Repository, digest: Digest, link: Link) -> None:
         """Link a digest to the repository."""

@@ -106,13 +106,12 @@ class Publisher:
         if await self._tier.find(digest) is not None:
             return True
         try:
-            opened = self._store.executor.start(self._store.folder.blobs.open, digest)
-            blob = await self._store.executor.await_or_release(opened, _close)
+            blob = await self._store.content.open_any(digest)
         except StoreError:
             return True
         if blob is None:
             return True
-        end_reading = self._store.begin_reading(digest)
+        end_reading = self._store.content.begin_reading(digest)
         try:
             content = verified(digest, blob.size, lambda: self._chunks(blob))
             return await self._tier.publish(content)

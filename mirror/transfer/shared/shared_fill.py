@@ -143,18 +143,18 @@ class SharedFill:
         store, upstream = self._context.store, self._upstream
         account = upstream.uses_account(self._repository.path)
         try:
-            link = (await store.look_up(self._repository, self._digest)).link
+            link = (await store.content.look_up(self._repository, self._digest)).link
             confirmed = link is not None and link.confirmed is not None and link.account == account
             if link is not None and confirmed and self._context.link_ttl(upstream, link) > 0:
                 return True
             if (told := await self._shared.words.find_link(self._repository, self._digest)) is not None:
-                await store.links.add(self._repository, self._digest, told)
+                await store.metadata.links.add(self._repository, self._digest, told)
                 return True
             began, claimed = self._context.clock(), None if link is None else link.size
             size = await upstream.head_blob(self._repository.path, self._digest, claimed)
             known = replace(link, size=size) if link is not None else Link(size=size)
             found = self._context.confirmed(upstream, self._repository, known, began)
-            await store.links.add(self._repository, self._digest, found)
+            await store.metadata.links.add(self._repository, self._digest, found)
         except (UpstreamError, StoreError) as error:
             log.debug("shared tier not used", digest=str(self._digest), reason=str(error))
             return False
@@ -183,6 +183,6 @@ class SharedFill:
     async def _tell(self) -> None:
         """Tell the other mirrors that the upstream has given the blob."""
         with suppress(StoreError):
-            link = (await self._context.store.look_up(self._repository, self._digest)).link
+            link = (await self._context.store.content.look_up(self._repository, self._digest)).link
             if link is not None:
                 self._shared.words.add_link(self._repository, self._digest, link)

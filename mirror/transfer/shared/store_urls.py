@@ -52,7 +52,7 @@ class StoreURLs:
 
     async def _opens(self, repository: Repository, digest: Digest) -> bool:
         """Return whether a link is confirmed, and believed unasked."""
-        link = (await self._context.store.look_up(repository, digest)).link
+        link = (await self._context.store.content.look_up(repository, digest)).link
         if link is None or link.confirmed is None or link.gone is not None:
             return await self._words.find_link(repository, digest) is not None
         return self._context.link_ttl(self._upstreams[repository.upstream], link) > 0

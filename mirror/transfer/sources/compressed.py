@@ -30,7 +30,7 @@ async def decode(context: TransferContext, partial: Partial, encodings: Collecti
     if GZIP.isdisjoint(encodings):
         return None
     run = context.store.executor.run
-    limit = await run(context.store.folder.size_limit)
+    limit = await context.store.room.size_limit()
     decoding = await run(_Decoding, partial, limit)
     try:
         while await run(decoding.step):

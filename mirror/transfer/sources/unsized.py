@@ -11,7 +11,6 @@ import time
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs import quota
-from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import NoRoom, translated
 from mirror.store.partial.partial import Hasher, Partial
 from mirror.transfer.body_buffer import skipping
@@ -114,12 +113,8 @@ class UnsizedDownload:
 
     async def _make_room(self) -> None:
         """Make room as bytes come, and look how many may be kept."""
-        store = self._context.store
-        self._allowed = await store.executor.run(_keepable, store.folder, self._offset)
-        await store.evict_excess()
-
-
-def _keepable(folder: CacheDirectory, written: int) -> int:
-    """Return how many bytes of a blob may be kept, of which `written` ones are counted as used."""
-    limit, used = folder.size_limit(), folder.room().used
-    return min(limit, max(written + limit - used, EVICTABLE))
+        room = self._context.store.room
+        # What is written already counts as used.
+        kept = max(self._offset + await room.left(), EVICTABLE)
+        self._allowed = min(await room.size_limit(), kept)
+        await room.evict_excess()

@@ -96,8 +96,7 @@ class PeerListener:
                     return await _Sending(request, self._store.executor, file, growing).send(
                         span, growing.size, proof
                     )
-            opening = self._store.executor.start(self._store.folder.blobs.open, digest)
-            blob = await opening
+            blob = await self._store.content.open_any(digest)
             if blob is None:
                 return web.Response(status=MISDIRECTED, headers={"Connection": "close"})
             with blob.file:

@@ -26,7 +26,7 @@ def access(mirror: Running) -> AccessChecker:
 
 
 async def link(mirror: Running) -> Link | None:
-    return await mirror.service._store.links.read_again(X, LAYER)
+    return await mirror.service._store.metadata.links.read_again(X, LAYER)
 
 
 def test_link_ttl(access: AccessChecker) -> None:
@@ -44,7 +44,7 @@ async def test_old_link_is_confirmed_by_an_answer(
 ) -> None:
     """One HEAD for all who wait, and the link is new; the upstream of a public repository needs no other."""
     hub.add_blob("library/x", DATA)
-    await mirror.service._store.links.add(X, LAYER, LONG_AGO)
+    await mirror.service._store.metadata.links.add(X, LAYER, LONG_AGO)
     assert await asyncio.gather(*(access.check(X, LAYER, LONG_AGO) for _ in range(5))) == [None] * 5
     assert hub.requests("HEAD", LAYER) == 1
     found = await link(mirror)
@@ -57,7 +57,7 @@ async def test_old_link_is_withdrawn_by_a_refusal(
 ) -> None:
     """The upstream does not have the digest any more."""
     hub.repository("library/x")
-    await mirror.service._store.links.add(X, LAYER, LONG_AGO)
+    await mirror.service._store.metadata.links.add(X, LAYER, LONG_AGO)
     with pytest.raises(UpstreamError) as refused:
         await access.check(X, LAYER, LONG_AGO)
     assert refused.value.failure is Failure.NOT_FOUND
@@ -66,7 +66,7 @@ async def test_old_link_is_withdrawn_by_a_refusal(
 
 async def test_old_link_survives_an_outage(hub: FakeRegistry, mirror: Running, access: AccessChecker) -> None:
     """The answer is stale, and an upstream that fails is not asked for each request."""
-    await mirror.service._store.links.add(X, LAYER, LONG_AGO)
+    await mirror.service._store.metadata.links.add(X, LAYER, LONG_AGO)
     hub.fault(Fault(status=503), times=100)
     for _ in range(3):
         stale = await access.check(X, LAYER, LONG_AGO)

@@ -50,7 +50,7 @@ async def test_callers_of_one_list_share_its_bytes(hub: FakeRegistry, mirror: Ru
         assert len({id(each.data) for each in answers}) == 1
         assert len(digests(answers[0].data)) == 1
     add_referrer(hub, image, "text/sbom", "b")
-    await mirror.service._store.put_referrers(
+    await mirror.service._store.metadata.put_referrers(
         repository, image.manifest, ReferrersEntry("[]", confirmed=listings._context.clock())
     )
     assert digests((await listings.referrers(repository, image.manifest, ("text/sbom",))).data) == []

@@ -130,7 +130,7 @@ async def test_tag_without_a_fallback_waits_for_a_slow_upstream(
     """The manifest of a known tag is not here: the client waits as for an unknown tag, for one request."""
     image = hub.add_image("library/x", "t", [b"a"])
     known = TagEntry(str(image.manifest), OCI_MANIFEST, len(image.manifest_data), time.time())
-    await impatient.service._store.put_tag(Repository("docker.io", "library/x"), Tag("t"), known)
+    await impatient.service._store.metadata.put_tag(Repository("docker.io", "library/x"), Tag("t"), known)
     gate = hub.hold("manifests/t", after=-1, method="HEAD")
     asking = asyncio.ensure_future(method(impatient.address, TAG))
     await gate.reached.wait()

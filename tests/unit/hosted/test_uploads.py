@@ -69,7 +69,7 @@ async def test_upload_goes_on_once_there_is_room(
         monkeypatch.setattr(UploadSession, "_write", write)
 
     monkeypatch.setattr(UploadSession, "_write", half)
-    monkeypatch.setattr(store, "make_room", make_room)
+    monkeypatch.setattr(store.room, "make_room", make_room)
     async with uploads.begin(APP) as session:
         parts = [b"01", b"2345", b"6789"]
         await uploads.end_append(uploads.start_append(session, parts), session, parts, missing=100)

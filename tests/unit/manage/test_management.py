@@ -39,7 +39,7 @@ async def test_management_beside_a_running_mirror(cache: Path) -> None:
     assert len([each async for each in management.images.remove(ImagePattern.parse("quay.io/org/y:1"))]) == 1
     assert store.folder.epoch.removals() != removed
     await management.aclose()
-    assert await store.known_tags(X, "", 9) == ["1", "2"]
+    assert await store.metadata.known_tags(X, "", 9) == ["1", "2"]
     await store.close()
 
 

@@ -43,16 +43,16 @@ async def test_housekeeping_writes_last_use(tmp_path: Path, monkeypatch: pytest.
 
     async with FakeRegistry() as hub, mirror_of(hub, tmp_path) as mirror:
         store = mirror.service._store
-        flush = store.flush_last_use
+        flush = store._last_use.flush
 
         async def failing_once() -> None:
             if (failure := next(failures, None)) is not None:
                 raise failure
             await flush()
-            if not store._used:
+            if not store._last_use.used:
                 flushed.set()
 
-        monkeypatch.setattr(store, "flush_last_use", failing_once)
+        monkeypatch.setattr(store._last_use, "flush", failing_once)
         digest = hub.add_blob("library/x", b"x")
         await get(mirror.address, f"/v2/library/x/blobs/{digest}")
         await flushed.wait()
@@ -86,7 +86,7 @@ async def test_eviction_is_reported_with_its_reason(tmp_path: Path) -> None:
     ]
     async with FakeRegistry() as hub, mirror_of(hub, tmp_path) as mirror:
         with capture_logs() as logs:
-            mirror.service._store.on_evicted(evicted)
+            mirror.service._store.room.on_evicted(evicted)
         for reason, count, size in (("room", 2, 11), ("used", 3, 3), ("age", 1, 7)):
             name = f'{{reason="{reason}"}}'
             assert await mirror.metric(f"registry_mirror_evicted_blobs_total{name}") == count

@@ -102,7 +102,7 @@ class Pool:
 async def download(tmp_path: Path, tasks: Tasks, sources: BlobSources, *, size: int | None) -> bool:
     """Return whether a download brought the whole blob."""
     store = await Store.open(tmp_path, CacheSettings(dir=tmp_path))
-    partial, _ = await store.lock_partial(REPOSITORY, DIGEST)
+    partial, _ = await store.transfers.lock_partial(REPOSITORY, DIGEST)
     assert partial is not None
     transfer = Transfer(DIGEST, REPOSITORY)
     settings = FillSettings(chunk_size=CHUNK, parallel_above=0, parallel=4)
@@ -111,11 +111,11 @@ async def download(tmp_path: Path, tasks: Tasks, sources: BlobSources, *, size: 
     async with aclosing(Download(tasks, sources, order, transfer, rest)) as running:
         running.begin()
         assert await running.announced_size() == len(DATA)
-        writer = await store.open_growing_file(partial, len(DATA), CHUNK)
+        writer = await store.transfers.open_growing_file(partial, len(DATA), CHUNK)
         await running.run(writer)
         await writer.verifier.hash_contiguous()
     complete = writer.verifier.complete() is not None
-    await store.release_partial(partial)
+    await store.transfers.release_partial(partial)
     await store.close()
     return complete
 

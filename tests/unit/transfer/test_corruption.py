@@ -44,10 +44,10 @@ async def sources(tmp_path: Path, tasks: Tasks) -> AsyncIterator[tuple[Source, .
 async def writer(tmp_path: Path) -> AsyncIterator[GrowingWriter]:
     """A growing file that is to become RIGHT."""
     store = await Store.open(tmp_path / "store")
-    partial, _ = await store.lock_partial(REPOSITORY, Digest.of(RIGHT))
+    partial, _ = await store.transfers.lock_partial(REPOSITORY, Digest.of(RIGHT))
     assert partial is not None
-    yield await store.open_growing_file(partial, len(RIGHT), 64 * 1024)
-    await store.release_partial(partial)
+    yield await store.transfers.open_growing_file(partial, len(RIGHT), 64 * 1024)
+    await store.transfers.release_partial(partial)
     await store.close()
 
 

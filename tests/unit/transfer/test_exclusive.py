@@ -19,7 +19,7 @@ async def test_exclusive_sections_do_not_overlap(tmp_path: Path, tasks: Tasks) -
     inside, leave = asyncio.Event(), asyncio.Event()
 
     async def section(store: Store, name: str, until: asyncio.Event) -> None:
-        async with exclusive(store, KEY):
+        async with exclusive(store.transfers.leases, KEY):
             events.append(f"{name} in")
             inside.set()
             await until.wait()
@@ -29,7 +29,7 @@ async def test_exclusive_sections_do_not_overlap(tmp_path: Path, tasks: Tasks) -
     await inside.wait()
     two = tasks.spawn(section(second, "second", leave), name="second")
     # A lease that the second process requests is refused meanwhile.
-    assert await second.acquire_key_lease(KEY) is None
+    assert await second.transfers.leases.acquire(KEY) is None
     leave.set()
     await asyncio.gather(one, two)
     assert events == ["first in", "first out", "second in", "second out"]
@@ -42,6 +42,6 @@ async def test_exclusive_section_without_locks_is_entered(tmp_path: Path) -> Non
     """A section is entered all the same where the folder for locks is gone."""
     store = await Store.open(tmp_path / "cache")
     await asyncio.to_thread(os.rmdir, tmp_path / "cache" / "partial")
-    async with exclusive(store, KEY):
+    async with exclusive(store.transfers.leases, KEY):
         pass
     await store.close()

@@ -265,18 +265,18 @@ async def test_fill_finds_the_blob_of_another_process_in_the_store(
     monkeypatch.setattr(follow, "LOCK_SECONDS", 0.001)
     digest = fake.add_blob("library/x", SMALL)
     other = await Store.open(mirror.config.cache.dir)
-    partial, _ = await other.lock_partial(Repository("docker.io", "library/x"), digest)
+    partial, _ = await other.transfers.lock_partial(Repository("docker.io", "library/x"), digest)
     assert partial is not None
     async with await Wire.open(mirror.address) as wire:
         wire.send("GET", path_of(digest))
-        writer = await other.open_growing_file(partial, len(SMALL), CHUNK)
+        writer = await other.transfers.open_growing_file(partial, len(SMALL), CHUNK)
         await writer.write(0, [SMALL])
         await writer.verifier.hash_contiguous()
         verified = writer.verifier.complete()
         assert verified is not None
-        await other.adopt(verified)
-        await other.discard_partial(partial)
-        await other.release_partial(partial)
+        await other.transfers.adopt(verified)
+        await other.transfers.discard_partial(partial)
+        await other.transfers.release_partial(partial)
         assert (await wire.reply()).body == SMALL
     await other.close()
     assert (fake.requests("GET", digest), fake.requests("HEAD", digest)) == (0, 1)
@@ -379,6 +379,6 @@ async def test_fill_cancelled_twice_releases_its_lock(
     await flight.wait_done()
     gate.release()
     store = mirror.service._store
-    partial, _ = await store.lock_partial(Repository("docker.io", "library/x"), digest)
+    partial, _ = await store.transfers.lock_partial(Repository("docker.io", "library/x"), digest)
     assert partial is not None
-    await store.release_partial(partial)
+    await store.transfers.release_partial(partial)

@@ -121,7 +121,7 @@ async def test_follow_passes_through_when_the_other_fill_is_discarded(
         assert len(await one.reader.read(-1)) <= LARGE - CHUNK
         assert await two.reader.readexactly(LARGE - CHUNK) == BIG[CHUNK:]
     assert await second.metric("registry_mirror_passed_through_total") == 1
-    assert second.service._store.is_writable
+    assert second.service._store.room.is_writable
 
 
 async def test_follow_does_not_mix_a_restarted_fill_with_the_old_one(

@@ -46,7 +46,7 @@ async def test_small_fill_arrives_whole_and_is_stored(
     mirror.service._store._memory._contents.drop((X, layer))
     assert (await get(mirror.address, path_of(layer), "Range: bytes=2-6")).body == b"small"
     assert (hub.requests("GET", layer), hub.requests("HEAD", layer)) == (1, 0)
-    assert await mirror.service._store.check() == []
+    assert await mirror.service._store.upkeep.check() == []
 
 
 async def test_small_fill_serves_many_clients_with_one_request(
@@ -83,7 +83,7 @@ async def test_small_fill_never_serves_wrong_bytes(
         hub.fault(Fault(data=data), layer, "GET")
     reply = await get(mirror.address, path_of(layer))
     assert (reply.status, SMALL in reply.body) == (502, False)
-    assert not (await mirror.service._store.look_up(X, layer)).present
+    assert not (await mirror.service._store.content.look_up(X, layer)).present
     assert (await get(mirror.address, path_of(layer))).body == SMALL
 
 
@@ -92,13 +92,13 @@ async def test_small_fill_of_a_size_other_than_the_manifests(
 ) -> None:
     """The size in a manifest is a claim: the digest decides."""
     layer = image.layers[0]
-    link = (await mirror.service._store.look_up(X, layer)).link
+    link = (await mirror.service._store.content.look_up(X, layer)).link
     assert link is not None
-    await mirror.service._store.links.add(X, layer, type(link)(size=len(SMALL) + 1))
+    await mirror.service._store.metadata.links.add(X, layer, type(link)(size=len(SMALL) + 1))
     reply = await get(mirror.address, path_of(layer))
     assert (reply.status, reply.body) == (200, SMALL)
     await mirror.settled()
-    known = (await mirror.service._store.look_up(X, layer)).link
+    known = (await mirror.service._store.content.look_up(X, layer)).link
     assert known is not None
     assert known.size == len(SMALL)
 
@@ -124,7 +124,7 @@ async def test_small_fill_is_passed_through_when_the_disk_fails(
         raise StoreError("keep: no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._writes, "do", full)
+        patch.setattr(store.transfers._writes, "do", full)
         assert (await get(mirror.address, path_of(layer))).body == SMALL
         await mirror.landed(layer)
     assert (await get(mirror.address, path_of(layer))).body == SMALL
@@ -166,6 +166,6 @@ async def test_small_fill_that_is_cancelled_while_it_writes_its_link_releases_it
             flight.stop()
             await flight.wait_done()
             await asyncio.to_thread(writer.execute, "ROLLBACK")
-        lease = await mirror.service._store.acquire_lease(layer)
+        lease = await mirror.service._store.transfers.leases.acquire_blob(layer)
         assert lease is not None
-        await mirror.service._store.release_lease(lease)
+        await mirror.service._store.transfers.leases.release(lease)

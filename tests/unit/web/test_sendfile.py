@@ -134,7 +134,7 @@ async def test_sendfile_of_a_truncated_file_falls_back_to_the_upstream(
     line = await line_of(mirror, lines, lambda each: "passed through" in each.get("note", ""))
     assert (line["outcome"], line["bytes"]) == ("hit", len(DATA))
     # The bad blob is dropped, fetched again and kept.
-    while (await mirror.service._store.look_up(Repository("docker.io", "library/x"), blob)).present:
+    while (await mirror.service._store.content.look_up(Repository("docker.io", "library/x"), blob)).present:
         await get(mirror.address, "/healthz")
     assert (await get(mirror.address, url(blob))).body == DATA
     await mirror.landed(blob)

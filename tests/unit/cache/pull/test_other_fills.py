@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mirror.cache.pull import other_fills
-from mirror.cache.pull.other_fills import OtherFills, growing_partials
+from mirror.cache.pull.other_fills import OtherFills
 from mirror.oci.digest import Digest
 from mirror.store.lock import data_path
 from mirror.store.store import Store
@@ -67,18 +67,18 @@ async def one_by_one(fills: OtherFills) -> None:
 
 async def test_pulls_give_way_while_another_process_fills(store: Store) -> None:
     """One blob at a time then; all at once while nothing grows but what this process fills itself."""
-    await together(OtherFills(store, lambda _: False))
+    await together(OtherFills(store.transfers, lambda _: False))
     digest = await asyncio.to_thread(grow, store, b"of another process")
-    await one_by_one(OtherFills(store, lambda _: False))
-    await together(OtherFills(store, lambda each: each == digest))
+    await one_by_one(OtherFills(store.transfers, lambda _: False))
+    await together(OtherFills(store.transfers, lambda each: each == digest))
     await asyncio.to_thread(grow, store, b"of another process", 1.0)
-    await together(OtherFills(store, lambda _: False))
+    await together(OtherFills(store.transfers, lambda _: False))
 
 
 async def test_pulls_go_on_together_once_the_other_fill_has_ended(store: Store) -> None:
     """A pull that waits for the one turn goes on as soon as turns are free."""
     await asyncio.to_thread(grow, store, b"of another process")
-    fills, second = OtherFills(store, lambda _: False), asyncio.Event()
+    fills, second = OtherFills(store.transfers, lambda _: False), asyncio.Event()
 
     async def follow() -> None:
         async with fills.give_way():
@@ -89,16 +89,3 @@ async def test_pulls_go_on_together_once_the_other_fill_has_ended(store: Store) 
         await asyncio.sleep(0)
         await asyncio.to_thread(grow, store, b"of another process", 1.0)
         await second.wait()
-
-
-def test_growing_partials_are_told_by_their_data(tmp_path: Path) -> None:
-    """Not maps, leases, or files of other programs; nor data that was written before."""
-    old, new = Digest.of(b"old"), Digest.of(b"new")
-    for digest, written in ((old, 1.0), (new, LATER)):
-        path = data_path(digest, tmp_path)
-        path.touch()
-        os.utime(path, (written, written))
-    for name in ("import-x.data", "x.data", f"sha256-{new.encoded}.map", "data"):
-        (tmp_path / name).touch()
-    assert growing_partials(tmp_path, LATER - 1) == [new]
-    assert growing_partials(tmp_path / "none", 0) == []

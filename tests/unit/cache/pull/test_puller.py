@@ -145,7 +145,7 @@ async def test_pull_names_what_is_missing_and_why(hub: FakeRegistry, mirror: Run
     assert result.state == "failed"
     assert list(pull.missing) == [str(lost)]
     assert result.reason.startswith(f"{lost} is missing: ")
-    assert await mirror.service._store.missing_blobs(list(image.blobs)) == [lost]
+    assert await mirror.service._store.content.missing_blobs(list(image.blobs)) == [lost]
     hub.add_blob("library/x", image.layers_data[1])
     assert (await pulled(mirror.service)).state == "done"
 
@@ -210,7 +210,7 @@ async def test_pull_of_some_platforms(hub: FakeRegistry, mirror: Running) -> Non
     images = [hub.add_image("library/x", None, [layer]) for layer in some_layers(3)]
     hub.add_manifest("library/x", image_index([each.manifest_data for each in images]), OCI_INDEX, "t")
     assert (await pulled(mirror.service, Wanted(("linux/arch0", "linux/arch2")))).state == "done"
-    here = [not await mirror.service._store.missing_blobs(list(each.blobs)) for each in images]
+    here = [not await mirror.service._store.content.missing_blobs(list(each.blobs)) for each in images]
     assert here == [True, False, True]
 
 

@@ -98,7 +98,7 @@ async def test_walk_notes_a_tag_that_has_moved(hub: FakeRegistry, mirror: Runnin
     used = hub.limit.used[""]
     assert (await walked(mirror)).root == new.manifest
     assert hub.limit.used[""] == used + 1
-    entry = await mirror.service._store.tag(X, Tag("t"))
+    entry = await mirror.service._store.metadata.tag(X, Tag("t"))
     assert entry is not None
     assert entry.digest == str(new.manifest)
 

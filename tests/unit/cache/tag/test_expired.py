@@ -32,13 +32,13 @@ async def leave_imported(hub: FakeRegistry, folder: Path) -> FakeImage:
             assert (await get(mirror.address, f"/v2/docker.io/library/x/{path}")).status == 200
         await mirror.settled()
         entry = TagEntry(str(image.manifest), OCI_MANIFEST, len(image.manifest_data), NEVER, IMPORTED)
-        await mirror.service._store.put_tag(X, Tag("t"), entry)
+        await mirror.service._store.metadata.put_tag(X, Tag("t"), entry)
     hub.log.clear()
     return image
 
 
 async def entry_of(mirror: Running) -> TagEntry | None:
-    return await mirror.service._store.tag(X, Tag("t"))
+    return await mirror.service._store.metadata.tag(X, Tag("t"))
 
 
 @pytest.mark.parametrize("terms", [{}, TERMS])

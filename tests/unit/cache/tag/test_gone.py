@@ -37,11 +37,11 @@ async def test_gone_keeper_marks_a_tag_whose_content_is_here(mirror: Running) ->
     """Not one without an entry, nor without content; the first moment stays."""
     store, t = mirror.service._store, Tag("t")
     assert await keeper(mirror).keep_tag(X, t, MISSING) is None
-    await store.put_tag(X, t, ENTRY)
+    await store.metadata.put_tag(X, t, ENTRY)
     assert await keeper(mirror).keep_tag(X, t, MISSING) is None
-    await store.put_manifest(X, MANIFEST, {})
+    await store.content.put_manifest(X, MANIFEST, {})
     assert await keeper(mirror).keep_tag(X, t, MISSING) == Gone(NOW, NOW)
-    kept = await store.tag(X, t)
+    kept = await store.metadata.tag(X, t)
     assert kept is not None
     assert (kept.gone, kept.confirmed) == (Gone(NOW, NOW), NOW - 100)
     folder = store.folder
@@ -54,9 +54,9 @@ async def test_gone_keeper_marks_a_link_whose_content_is_here(mirror: Running) -
     """The confirmation stays, so that the account's access is asked about again."""
     store, link = mirror.service._store, Link("type", 2, NOW - 100, account=True)
     assert await keeper(mirror).keep_link(X, MANIFEST.digest, link, MISSING) is None
-    await store.put_manifest(X, MANIFEST, {})
+    await store.content.put_manifest(X, MANIFEST, {})
     assert await keeper(mirror).keep_link(X, MANIFEST.digest, link, MISSING) == Gone(NOW, NOW)
-    marked = await store.links.read_again(X, MANIFEST.digest)
+    marked = await store.metadata.links.read_again(X, MANIFEST.digest)
     assert marked == Link("type", 2, NOW - 100, account=True, gone=Gone(NOW, NOW))
 
 
@@ -76,8 +76,8 @@ async def test_gone_keeper_drops_by_default(hub: FakeRegistry, tmp_path: Path) -
     """Marks of a time when content was kept count no more."""
     async with serving(configured(tmp_path, {"docker.io": hub.url}), lambda: NOW) as mirror:
         store = mirror.service._store
-        await store.put_manifest(X, MANIFEST, {})
-        await store.put_tag(X, Tag("t"), ENTRY)
+        await store.content.put_manifest(X, MANIFEST, {})
+        await store.metadata.put_tag(X, Tag("t"), ENTRY)
         assert not keeper(mirror).keeps(X)
         assert await keeper(mirror).keep_tag(X, Tag("t"), MISSING) is None
         assert not keeper(mirror).asked_lately(X, Gone(NOW, NOW))

@@ -25,12 +25,12 @@ async def kept(hub: FakeRegistry, tmp_path: Path) -> AsyncIterator[KeptList]:
     config = configured(tmp_path, {"docker.io": hub.url}, tags={"on_gone": "keep"})
     async with serving(config) as mirror:
         store = mirror.service._store
-        await store.put_manifest(X, MANIFEST, {})
+        await store.content.put_manifest(X, MANIFEST, {})
         for name, digest in (("k1", MANIFEST.digest), ("k2", MANIFEST.digest), ("k3", MANIFEST.digest)):
             entry = TagEntry(str(digest), "type", 2, 1.0, gone=Gone(1.0, 1.0))
-            await store.put_tag(X, Tag(name), entry)
+            await store.metadata.put_tag(X, Tag(name), entry)
         lost = TagEntry(str(Digest.of(b"lost")), "type", 2, 1.0, gone=Gone(1.0, 1.0))
-        await store.put_tag(X, Tag("lost"), lost)
+        await store.metadata.put_tag(X, Tag("lost"), lost)
         yield mirror.service.cache._listings._kept
 
 

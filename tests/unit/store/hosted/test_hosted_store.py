@@ -47,8 +47,8 @@ async def commit(hosted: HostedStore, data: bytes) -> Digest:
 async def test_pushed_blob_is_private_to_its_registry(hosted: HostedStore, store: Store) -> None:
     """A manifest of an upstream that names a pushed blob opens nothing (invariant 5)."""
     digest = await commit(hosted, b"secret")
-    await store.links.add(UPSTREAM, digest, Link(None, 6))
-    found = await store.open_blob(UPSTREAM, digest)
+    await store.metadata.links.add(UPSTREAM, digest, Link(None, 6))
+    found = await store.content.open_blob(UPSTREAM, digest)
     assert (found.is_open, found.unconfirmed) == (False, True)
     assert not await hosted.may_mount(UPSTREAM, digest)
     assert await hosted.may_mount(APP, digest)
@@ -57,9 +57,9 @@ async def test_pushed_blob_is_private_to_its_registry(hosted: HostedStore, store
 async def test_content_of_an_account_is_not_mounted(hosted: HostedStore, store: Store) -> None:
     """Private content of an upstream stays in its repository; public content can be mounted."""
     digest = await commit(hosted, b"data")
-    await store.links.add(UPSTREAM, digest, Link(None, 4, confirmed=1.0, account=True))
+    await store.metadata.links.add(UPSTREAM, digest, Link(None, 4, confirmed=1.0, account=True))
     assert not await hosted.may_mount(UPSTREAM, digest)
-    await store.links.add(UPSTREAM, digest, Link(None, 4, confirmed=2.0))
+    await store.metadata.links.add(UPSTREAM, digest, Link(None, 4, confirmed=2.0))
     assert await hosted.may_mount(UPSTREAM, digest)
     assert set(await hosted.sources(digest, 10)) == {APP, UPSTREAM}
     assert await hosted.link_blob(OTHER, digest, NO_QUOTAS)

@@ -30,16 +30,16 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_shares_check_refuses_what_is_too_large(store: Store) -> None:
     """An unknown size is refused once it is known."""
     digest = Digest.of(b"x")
-    await store.shares.check(X, digest, None)
-    await store.shares.check(X, digest, MIB)
+    await store.room.shares.check(X, digest, None)
+    await store.room.shares.check(X, digest, MIB)
     with pytest.raises(NoRoom, match=r"max_blob is 1048576 in \[\[cache.rules\]\]"):
-        await store.shares.check(X, digest, MIB + 1)
+        await store.room.shares.check(X, digest, MIB + 1)
 
 
 async def test_shares_report_what_they_evict(store: Store) -> None:
     """The metrics and the log of evictions hear of it, with the reason."""
     reported: list[EvictedBlob] = []
-    store.on_evicted = reported.extend
+    store.room.on_evicted = reported.extend
     await asyncio.to_thread(put_image, store.folder, X, "1", LAYERS)
-    await store.shares.evict_excess(X, Digest.of(LAYERS[1]))
+    await store.room.shares.evict_excess(X, Digest.of(LAYERS[1]))
     assert [(each.digest, each.reason) for each in reported] == [(Digest.of(LAYERS[0]), EvictionReason.SHARE)]

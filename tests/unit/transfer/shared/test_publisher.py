@@ -29,9 +29,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """A store with one blob."""
     settings = CacheSettings(dir=tmp_path, min_free=Amount())
     store = await Store.open(tmp_path, settings)
-    lease = await store.acquire_lease(DIGEST)
+    lease = await store.transfers.leases.acquire_blob(DIGEST)
     assert lease is not None
-    await store.put_small_blob(Repository("u", "x"), lease, Content(Link(size=len(DATA)), DATA))
+    await store.transfers.put_small_blob(Repository("u", "x"), lease, Content(Link(size=len(DATA)), DATA))
     yield store
     await store.close()
 

@@ -32,7 +32,7 @@ async def decoded(mirror: Running, digest: Digest, data: bytes, *encodings: str)
     """Return what `decode` returns for a partial with these bytes, and the bytes that it has then."""
     context: TransferContext = mirror.service.cache._blobs._context
     partial: Partial | None
-    partial, _ = await context.store.lock_partial(REPOSITORY, digest)
+    partial, _ = await context.store.transfers.lock_partial(REPOSITORY, digest)
     assert partial is not None
     run = context.store.executor.run
     try:
@@ -42,7 +42,7 @@ async def decoded(mirror: Running, digest: Digest, data: bytes, *encodings: str)
         return size, await run(partial.data_path.read_bytes)
     finally:
         await run(partial.discard)
-        await context.store.release_partial(partial)
+        await context.store.transfers.release_partial(partial)
         names = await run(lambda: [each.name for each in context.store.folder.partials.iterdir()])
         assert names == []
 

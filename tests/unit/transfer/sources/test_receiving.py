@@ -21,9 +21,9 @@ CHUNK = 10
 @pytest.fixture
 async def writer(tmp_path: Path) -> GrowingWriter:
     store = await Store.open(tmp_path, CacheSettings(dir=tmp_path))
-    partial, _ = await store.lock_partial(Repository("docker.io", "library/x"), Digest.of(DATA))
+    partial, _ = await store.transfers.lock_partial(Repository("docker.io", "library/x"), Digest.of(DATA))
     assert partial is not None
-    return await store.open_growing_file(partial, len(DATA), CHUNK)
+    return await store.transfers.open_growing_file(partial, len(DATA), CHUNK)
 
 
 async def receive(writer: GrowingWriter, segment: Segment[str], *pieces: bytes) -> tuple[Reception, bool]:

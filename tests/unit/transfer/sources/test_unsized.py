@@ -33,7 +33,7 @@ async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
 async def download(mirror: Running, digest: Digest) -> tuple[int, bytes]:
     """Return the size and the bytes on the disk."""
     context: TransferContext = mirror.service.cache._blobs._context
-    partial, _ = await context.store.lock_partial(REPOSITORY, digest)
+    partial, _ = await context.store.transfers.lock_partial(REPOSITORY, digest)
     assert partial is not None
     upstream = mirror.service._upstreams["docker.io"]
     try:
@@ -42,7 +42,7 @@ async def download(mirror: Running, digest: Digest) -> tuple[int, bytes]:
         assert partial.chunks.missing() == []
         return size, await context.store.executor.run(partial.data_path.read_bytes)
     finally:
-        await context.store.release_partial(partial)
+        await context.store.transfers.release_partial(partial)
 
 
 async def test_unsized_download_that_breaks_is_read_past(fake: FakeRegistry, mirror: Running) -> None:

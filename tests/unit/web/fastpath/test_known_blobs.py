@@ -190,7 +190,7 @@ async def test_client_that_leaves_in_mid_blob_ends_the_response(
         await get(mirror.address, "/healthz")
     assert known(mirror).sent == 2
     assert 0 < requests_of(lines)[-1]["bytes"] < len(DATA)
-    assert not mirror.service._store._open
+    assert not mirror.service._store._last_use.reading
 
 
 async def test_drain_waits_for_known_blobs(mirror: Running, blob: Digest) -> None:

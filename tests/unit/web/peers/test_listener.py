@@ -31,9 +31,9 @@ async def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     """A listener of a mirror that has one blob."""
     monkeypatch.setattr("mirror.web.peers.listener.CONNECTIONS", MOST)
     store = await Store.open(tmp_path, CacheSettings(dir=tmp_path, min_free=Amount()))
-    lease = await store.acquire_lease(DIGEST)
+    lease = await store.transfers.leases.acquire_blob(DIGEST)
     assert lease is not None
-    await store.put_small_blob(Repository("u", "x"), lease, Content(Link(size=len(DATA)), DATA))
+    await store.transfers.put_small_blob(Repository("u", "x"), lease, Content(Link(size=len(DATA)), DATA))
     listener = PeerListener(store, LeadingFills(), PROOF)
     yield (await listener.start("127.0.0.1:0")).removeprefix("http://")
     await listener.close()
