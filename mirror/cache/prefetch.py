@@ -246,7 +246,7 @@ class Prefetch:
         """Return whether a connection is left for a client after one more fill has started."""
         unjoined = sum(flight.repository.upstream == upstream.name for flight in self._unjoined)
         return any(
-            max(each.active_connections, unjoined) + 2 <= each.registry.max_blob_connections
+            max(each.slots.active, unjoined) + 2 <= each.registry.max_blob_connections
             for each in upstream.sources
         )
 

@@ -6,14 +6,16 @@ excluded, suspected and proven wrong as upstreams are. A set of sources decides 
 and which of them speak for the upstream about what a repository has (invariant 5).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from mirror.oci.digest import Digest
 from mirror.upstream.body import BlobBody
 from mirror.upstream.health import SourceHealth
+from mirror.upstream.http.range_support import RangeSupport
 from mirror.upstream.http_client import DirectLocation
+from mirror.upstream.sources.slots import SourceSlots
 
 
 class BlobSource(Protocol):
@@ -26,41 +28,12 @@ class BlobSource(Protocol):
     name: str
     weight: float
     health: SourceHealth
+    slots: SourceSlots
+    ranges: RangeSupport
     concurrency: int
-
-    @property
-    def supports_ranges(self) -> bool:
-        """Return whether ranges may be asked for."""
-        ...
-
-    @property
-    def saturated(self) -> bool:
-        """Return whether one more connection would have to wait."""
-        ...
 
     def throttled(self, now: float) -> bool:
         """Return whether a second connection for a blob is forbidden for now."""
-        ...
-
-    def confirm_ranges(self) -> None:
-        """Record a range that was answered as asked."""
-        ...
-
-    def refuse_ranges(self, seconds: float = ...) -> None:
-        """Ask for whole blobs for a while: a range was mis-answered."""
-        ...
-
-    def reassign_slots(self) -> None:
-        """Give connections to transfers that have become urgent."""
-        ...
-
-    def connection_slot(
-        self,
-        urgent: Callable[[], bool] = ...,
-        give_way: Callable[[], object] | None = ...,
-        on_wait: Callable[[bool], object] = ...,
-    ) -> AbstractAsyncContextManager[None]:
-        """Hold one of the limited connections for blobs; arguments as for `util.slots.SlotGroup.slot`."""
         ...
 
     def open_blob(

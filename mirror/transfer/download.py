@@ -143,7 +143,7 @@ class Download:
         if wanted and not self._transfer.urgent:  # by readers of other processes
             self._transfer.urgent = True
             for segment in self._segments:
-                segment.source.reassign_slots()
+                segment.source.slots.reassign()
         level = self._rest.level(missing, self._level(growing, now), self._order.settings.parallel)
         # Segments that readers wait for are watched; all segments at the end, when nothing is unassigned.
         watched = [each for each in self._segments if any(each.start <= at < each.stop for at in wanted)]
@@ -197,7 +197,7 @@ class Download:
         if source in unproven:  # all other sources are throttled
             return False
         plain = self._selector.ranges.plain(source)
-        if self._segments and (plain or source.saturated or source.throttled(now)):
+        if self._segments and (plain or source.slots.saturated or source.throttled(now)):
             return False
         if not self._divisible(growing):
             length = growing.size
@@ -267,7 +267,7 @@ class Download:
         shortcut = self._shortcuts.setdefault(source, DirectLocation())
         on_wait = self._transfer.set_queued if self._writer is None else ignore
         urgent, give_way = partial(self._is_urgent, segment), partial(self._give_way, segment)
-        async with source.connection_slot(urgent, give_way, on_wait):
+        async with source.slots.hold(urgent, give_way, on_wait):
             segment.requested, segment.began, segment.last_byte = True, (now := time.monotonic()), now
             try:
                 async with source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
@@ -319,7 +319,7 @@ class Download:
         if segment.ranged:
             self.ranged.add(source)
         if segment.ranged and (segment.start or segment.stop < growing.size):
-            source.refuse_ranges()
+            source.ranges.refuse()
         elif not ranges.accept_whole(source, body, missing[0].start if missing else 0):
             return False
         others = segment.start and any(map(ranges.answered, self._selector.candidates()))

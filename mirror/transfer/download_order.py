@@ -41,7 +41,7 @@ class DownloadOrder(Struct, frozen=True):
 
         `without_range`: a range of the source failed.
         """
-        settings, ranges = self.settings, source.supports_ranges and not without_range
+        settings, ranges = self.settings, source.ranges.available and not without_range
         if self.missing is None and self.size is None:
             # The response to a range has the size too, and others can bring the rest, if that is worth it.
             ranged = (settings.parallel > 1 or not self.demand.whole) and ranges

@@ -359,7 +359,7 @@ class Fill:
     def _refuse_ranges(self) -> None:
         """Ask for whole blobs where parts of wrong bytes came by ranges: perhaps only those were wrong."""
         for source in self._active_download.ranged if self._active_download is not None else ():
-            source.refuse_ranges()
+            source.ranges.refuse()
 
     def _encodings(self) -> set[str]:
         """Return the encodings with which responses were labelled."""

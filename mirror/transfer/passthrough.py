@@ -122,7 +122,7 @@ class PassThroughBlob:
 
     def when_crowded(self, call: Callable[[], object]) -> None:
         """Call `call` if a transfer runs, and others wait for its connection."""
-        if self._held is not None and self._held.is_waited_for:
+        if self._held is not None and self._held.slots.is_waited_for:
             call()
 
     async def stream(self, span: Span, sent: "SentPart | None" = None) -> AsyncGenerator[bytes, None]:
@@ -229,7 +229,7 @@ class PassThroughBlob:
 
     @asynccontextmanager
     async def _slot(self, source: Source) -> AsyncIterator[None]:
-        async with source.connection_slot():
+        async with source.slots.hold():
             self._held = source
             try:
                 yield
@@ -239,7 +239,7 @@ class PassThroughBlob:
     def _learn(self, source: Source, body: BlobBody, span: Span, *, ranged: bool) -> None:
         """Remember how the source has answered; raise RangeFailed if the range is to be asked for again."""
         if body.whole and ranged:
-            source.refuse_ranges()
+            source.ranges.refuse()
         elif body.whole and not self._ranges.accept_whole(source, body, span.start):
             raise RangeFailed(Failure.INVALID, f"{source.name} has answered for the whole blob")
 

@@ -68,7 +68,7 @@ class SourceSelector:
 
         def share(source: BlobSource) -> float:
             speed = source.weight * (source.health.speed or fastest) / (1 + 9 * self._back_offs[source])
-            usable = not busy or not (self.ranges.plain(source) or source.saturated)
+            usable = not busy or not (self.ranges.plain(source) or source.slots.saturated)
             return speed / (1 + busy.get(source, 0)) if usable else 0.0
 
         return max(candidates, key=share)

@@ -105,8 +105,7 @@ class RegistryClient:
         # Blobs leave some connections free, so that a tag can be revalidated while layers are fetched.
         self.max_connections = settings.max_connections
         self.max_blob_connections = max(1, settings.max_connections * 7 // 8)
-        self._clock = clock
-        self._heads = RangeSupport()
+        self._heads = RangeSupport(clock)
 
     def __repr__(self) -> str:
         return f"RegistryClient({self.name!r})"
@@ -138,7 +137,7 @@ class RegistryClient:
         """
         told, ranged = None, True
         try:
-            if self._heads.available(self._clock()):
+            if self._heads.available:
                 told = await self._retry(partial(self._head_blob, path, digest))
             if told and expected in (None, told):
                 return told
@@ -152,7 +151,7 @@ class RegistryClient:
 
     def doubt_heads(self) -> None:
         """Ask by GET for a while how large blobs are: a HEAD has told a wrong length."""
-        self._heads.refuse(self._clock())
+        self._heads.refuse()
 
     async def _size_by_get(self, path: str, digest: Digest, likely: Collection[int] | None) -> int | None:
         """Ask for one byte; where ranges fail, the head of a plain GET tells as much.

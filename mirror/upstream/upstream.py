@@ -73,7 +73,7 @@ class Upstream:
     @property
     def unresponsive(self) -> bool:
         """True if none of the sources that speak for it about tags has answered lately."""
-        return all(source.unresponsive for source in self.speakers)
+        return all(source.answers.unresponsive for source in self.speakers)
 
     @property
     def allows_request(self) -> bool:
@@ -104,7 +104,7 @@ class Upstream:
 
     async def grant(self, path: str, reference: str | None, credentials: GuestLogin | None) -> Grant:
         """Ask the own endpoint whether these credentials, None for nobody's, may read a repository."""
-        self.own.raise_if_unresponsive()
+        self.own.answers.raise_if_unresponsive()
         return await self.own.registry.grant(self.own.path(path), reference, credentials)
 
     @property
@@ -124,7 +124,10 @@ class Upstream:
         """
         now = time.monotonic()
         asked = [each for each in self.speakers if each.health.allows_request(now)] or self.speakers
-        return min((each.budget_level(path) for each in asked), key=lambda level: level.ttl_factor)
+        return min(
+            (each.registry.accounts.budget_level(each.path(path)) for each in asked),
+            key=lambda level: level.ttl_factor,
+        )
 
     def rate_limit_reading(self) -> RateLimitReading | None:
         """Return how many pulls the upstream has left for all accounts; None where that is not known.
@@ -136,7 +139,7 @@ class Upstream:
 
     def report_timeout(self, seconds: float) -> bool:
         """Open the breakers of the sources that a client waited `seconds` for; return True for any."""
-        waited_for = [source.report_timeout(seconds) for source in self.sources]
+        waited_for = [source.answers.report_timeout(seconds) for source in self.sources]
         return any(waited_for)
 
     def raise_if_unresponsive(self, reference: Tag | Digest) -> None:
@@ -144,7 +147,7 @@ class Upstream:
         errors = []
         for source in self.best_speakers() if isinstance(reference, Tag) else self._usable_and_own():
             try:
-                source.raise_if_unresponsive()
+                source.answers.raise_if_unresponsive()
             except UpstreamError as error:
                 errors.append(error)
             else:

@@ -101,7 +101,7 @@ class UpstreamSet(Mapping[str, Upstream]):
                 metrics.source_up.labels(*labels).set(source.health.state(now) is BreakerState.CLOSED)
                 metrics.source_latency.labels(*labels).set(source.health.latency)
                 metrics.source_speed.labels(*labels).set(source.health.speed)
-                metrics.source_connections.labels(*labels).set(source.active_connections)
+                metrics.source_connections.labels(*labels).set(source.slots.active)
 
     async def warm_up(self) -> None:
         """Prepare for the first requests without dialling; log sources that cannot be used."""

@@ -489,5 +489,5 @@ async def test_passthrough_ends_when_its_client_leaves(hub: FakeRegistry, diskle
     asking.cancel()
     gate.release()
     source = diskless.service._upstreams["docker.io"].own
-    while source.active_connections:  # noqa: ASYNC110  # no event tells
+    while source.slots.active:  # noqa: ASYNC110  # no event tells
         await asyncio.sleep(0)

@@ -186,8 +186,8 @@ async def test_refusal_of_ranges_is_forgotten(
     async with mirror_of(fake, tmp_path / "cache", SPANS, fill=PARALLEL) as mirror:
         assert (await ask(mirror.address, digest)).body == BLOB
         (source,) = mirror.service._upstreams["docker.io"].sources
-        assert not source.supports_ranges
-        source.refuse_ranges(-1)  # the time is over
+        assert not source.ranges.available
+        source.ranges.refuse(-1)  # the time is over
         fake.range_way, asked = None, len(fake.log)
         other = fake.add_blob(X, BLOB[::-1])
         assert (await get(mirror.address, path_of(other))).body == BLOB[::-1]

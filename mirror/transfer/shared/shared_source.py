@@ -25,8 +25,9 @@ from mirror.upstream.http.transport import PartReader
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.registry_client import RegistryClient
 from mirror.upstream.source import Source, SourceOptions
+from mirror.upstream.sources.slots import SourceSlots
 from mirror.upstream.upstream import Upstream
-from mirror.util.slots import SlotGroup, SlotPool
+from mirror.util.slots import SlotPool
 
 NAME = "shared tier"
 
@@ -82,14 +83,14 @@ class SharedSource(Source):
         self._peers = peers
         self._total = total
         self._broken = 0
-        self._parallel_slots = self._slots
+        self._parallel_slots = self.slots
         self._next_look = 0.0
         self.is_wrong = False  # its bytes have not the digest
         self.was_followed = False
 
     def follow(self) -> None:
         """Use one connection: another mirror's file is followed."""
-        self._slots, self.was_followed = SlotGroup(self._total, 1), True
+        self.slots, self.was_followed = SourceSlots(self._total, 1), True
         self._next_look = asyncio.get_running_loop().time() + LOOK_SECONDS
 
     @asynccontextmanager
@@ -130,7 +131,7 @@ class SharedSource(Source):
 
     def _client_of(self, place: Place) -> RegistryClient:
         if place.peer is None or self._peers is None:
-            self._slots = self._parallel_slots
+            self.slots = self._parallel_slots
             return self._client
         self.follow()
         return self._peers.get(place.peer.address)

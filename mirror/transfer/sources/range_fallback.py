@@ -46,7 +46,7 @@ class RangeFallback:
 
     def plain(self, source: BlobSource) -> bool:
         """Return whether the next request to `source` is for the whole blob."""
-        return source in self._doubts or not source.supports_ranges
+        return source in self._doubts or not source.ranges.available
 
     def answered(self, source: BlobSource) -> bool:
         """Return whether ranges of this blob have been answered as asked, and still are."""
@@ -79,7 +79,7 @@ class RangeFallback:
         """Record a range that was answered as asked, with bytes."""
         self._answered.add(source)
         self._doubts.pop(source, None)
-        source.confirm_ranges()
+        source.ranges.confirm()
 
     def accept_whole(self, source: BlobSource, body: BlobBody, present: int) -> bool:
         """Record an answer with the whole blob, of which `present` bytes from its start are here.
@@ -94,5 +94,5 @@ class RangeFallback:
             return False
         # A range that ends after the blob may be refused by a source that answers all others.
         if not (doubt.too_long and body.total is not None and doubt.span.stop > body.total):
-            source.refuse_ranges(DOUBTED_FOR if doubt.temporary else REFUSED_FOR)
+            source.ranges.refuse(DOUBTED_FOR if doubt.temporary else REFUSED_FOR)
         return True

@@ -87,7 +87,7 @@ class UnsizedDownload:
     async def _receive(self, source: Source) -> None:
         path, location, buffer = self._repository.path, DirectLocation(), bytearray()
         async with (
-            source.connection_slot(),
+            source.slots.hold(),
             source.open_blob(path, self._digest, (0, None), location) as body,
         ):
             self._encoding = body.encoding

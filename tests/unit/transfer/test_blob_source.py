@@ -1,6 +1,6 @@
 """Sources of another kind than an upstream's endpoint take part in a download."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from mirror.transfer.transfer import Transfer
 from mirror.upstream.body import BlobBody, BodyReaders
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.health import SourceHealth
+from mirror.upstream.http.range_support import RangeSupport
 from mirror.upstream.http_client import DirectLocation
-from mirror.util.callbacks import ignore
-from mirror.util.slots import always
+from mirror.upstream.sources.slots import SourceSlots
+from mirror.util.slots import SlotPool
 from mirror.util.tasks import Tasks
 
 DATA = bytes(range(256)) * 4096
@@ -30,13 +31,13 @@ CHUNK = 64 * 1024
 class MemorySource:
     """A source that has blobs in memory, and counts what it was asked for."""
 
-    supports_ranges = True
-    saturated = False
     weight = 1.0
 
     def __init__(self, name: str, data: bytes | None) -> None:
         self.name = name
         self.health = SourceHealth()
+        self.slots = SourceSlots(SlotPool(16), 16)
+        self.ranges = RangeSupport()
         self.concurrency = 1
         self.asked: list[tuple[int, int | None]] = []
         self._data = data
@@ -44,24 +45,9 @@ class MemorySource:
     def throttled(self, now: float) -> bool:
         return False
 
-    def confirm_ranges(self) -> None: ...
-
-    def refuse_ranges(self, seconds: float = 0.0) -> None: ...
-
-    def reassign_slots(self) -> None: ...
-
     def suspect(self) -> None: ...
 
     def report_corruption(self, what: str) -> None: ...
-
-    @asynccontextmanager
-    async def connection_slot(
-        self,
-        urgent: Callable[[], bool] = always,
-        give_way: Callable[[], object] | None = None,
-        on_wait: Callable[[bool], object] = ignore,
-    ) -> AsyncIterator[None]:
-        yield
 
     @asynccontextmanager
     async def open_blob(

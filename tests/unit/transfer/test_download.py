@@ -462,7 +462,7 @@ async def test_connection_limit_is_shared_by_all_blobs(fake: FakeRegistry, tmp_p
         fetching = [asyncio.create_task(get(mirror.address, path_of(each))) for each in image.layers]
         await asyncio.gather(*(gate.reached.wait() for gate in gates[:2]))
         own = mirror.service._upstreams["docker.io"].own
-        assert (own.active_connections, own.saturated, gates[2].reached.is_set()) == (2, True, False)
+        assert (own.slots.active, own.slots.saturated, gates[2].reached.is_set()) == (2, True, False)
         for gate in gates:
             gate.release()
         assert [reply.body for reply in await asyncio.gather(*fetching)] == [BIG, BIG[::-1]]

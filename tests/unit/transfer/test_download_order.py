@@ -43,7 +43,7 @@ async def test_first_span_of_a_blob_of_unknown_size(source: Source) -> None:
     assert order(None).first_span(source, without_range=True) == Span(0, ENDLESS)
     single = FILL.model_copy(update={"parallel": 1})
     assert order(None, fill=single).first_span(source) == Span(0, ENDLESS)
-    source.refuse_ranges()
+    source.ranges.refuse()
     assert order(None).first_span(source) == Span(0, ENDLESS)
 
 
@@ -51,7 +51,7 @@ async def test_first_span_of_a_blob_of_known_size(source: Source) -> None:
     """A small blob in one request; of a large blob as much as the planner gives to one connection."""
     assert order(100).first_span(source) == Span(0, 100)
     assert order(1000).first_span(source) == Span(0, 200)
-    source.refuse_ranges()
+    source.ranges.refuse()
     assert order(1000).first_span(source) == Span(0, 1000)
 
 

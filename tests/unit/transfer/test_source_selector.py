@@ -48,8 +48,8 @@ async def test_source_selector_shares_by_speed(upstream: Upstream) -> None:
     """Ten connections to the source that is ten times as fast, then one to the other."""
     own, other = upstream.sources
     selector = SourceSelector(upstream, linked=True)
-    own.confirm_ranges()
-    other.confirm_ranges()
+    own.ranges.confirm()
+    other.ranges.confirm()
     assert selector.pick({other: 8}) is other
     assert selector.pick({other: 10}) is own
 
@@ -57,8 +57,8 @@ async def test_source_selector_shares_by_speed(upstream: Upstream) -> None:
 async def test_source_selector_gives_unproven_sources_one_connection(upstream: Upstream) -> None:
     """An unproven source gets no second connection unless there is no other source."""
     own, other = upstream.sources
-    own.confirm_ranges()
-    other.confirm_ranges()
+    own.ranges.confirm()
+    other.ranges.confirm()
     selector = SourceSelector(upstream, linked=True)
     assert selector.pick({own: 1, other: 1}, {other}) is own
     assert selector.pick({own: 1, other: 1}, {own, other}) is other

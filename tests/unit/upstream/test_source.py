@@ -62,10 +62,10 @@ async def test_timeout_of_one_client_spares_the_next(fake: FakeRegistry, source:
     gate = fake.hold("manifests/t", after=-1, method="HEAD")
     asking = asyncio.ensure_future(ask(source))
     await gate.reached.wait()
-    source.report_timeout(0.0)
+    source.answers.report_timeout(0.0)
     assert await ask(source) == "refused"
     with pytest.raises(UpstreamError, match="tried again soon"):
-        source.raise_if_unresponsive()
+        source.answers.raise_if_unresponsive()
     gate.release()
     assert await asking == "answered"
     assert await ask(source) == "answered"
@@ -78,7 +78,7 @@ async def test_timeout_does_not_count_for_a_source_that_answers(fake: FakeRegist
     asking = asyncio.ensure_future(ask(source))
     await gate.reached.wait()
     async with source.open_blob("x", image.layers[0], (0, None), DirectLocation()):
-        source.report_timeout(0.0)
+        source.answers.report_timeout(0.0)
     assert await ask(source) == "answered"
     gate.release()
     assert await asking == "answered"
@@ -89,11 +89,11 @@ async def test_timeout_does_not_count_for_a_source_that_was_not_waited_for(
 ) -> None:
     """A client whose time went elsewhere, or mostly so, does not open the breaker."""
     fake.add_image("x", "t", [])
-    source.report_timeout(0.0)
+    source.answers.report_timeout(0.0)
     gate = fake.hold("manifests/t", after=-1, method="HEAD")
     asking = asyncio.ensure_future(ask(source))
     await gate.reached.wait()
-    source.report_timeout(3600.0)
+    source.answers.report_timeout(3600.0)
     assert await ask(source) == "answered"
     gate.release()
     assert await asking == "answered"
@@ -191,8 +191,8 @@ async def test_outage_names_a_client_that_waited_too_long(fake: FakeRegistry, so
     asking = asyncio.ensure_future(ask(source))
     await gate.reached.wait()
     with capture_logs() as lines:
-        source.report_timeout(0.0)
-        source.report_timeout(0.0)
+        source.answers.report_timeout(0.0)
+        source.answers.report_timeout(0.0)
     gate.release()
     await asking
     assert [line["reason"] for line in lines] == ["docker.io: no answer within 0 s"]
@@ -231,7 +231,7 @@ async def test_want_of_descriptors_is_no_failure_of_the_source(
     with no_descriptors():
         assert [await ask(source) for _ in range(FAILURES + 1)] == ["unreachable"] * (FAILURES + 1)
     assert source.health.breaker(time.monotonic()) is BreakerState.CLOSED
-    assert not source.unresponsive
+    assert not source.answers.unresponsive
     assert await ask(source) == "answered"
     await upstreams.close()
 

@@ -106,14 +106,14 @@ async def test_small_request_overtakes_blobs(two: Two, tasks: Tasks) -> None:
 
     async def fetch() -> int:
         async with (
-            own.connection_slot(),
+            own.slots.hold(),
             own.open_blob("library/a", digest, (0, None), DirectLocation()) as body,
         ):
             return sum([len(piece) async for piece in body.chunks()])
 
     fetching = [tasks.spawn(fetch(), name="fetch") for _ in gates]
     await gates[0].reached.wait()
-    assert (own.saturated, own.active_connections) == (True, 1)
+    assert (own.slots.saturated, own.slots.active) == (True, 1)
     assert await two.upstream.head_manifest("library/a", Tag("latest"))
     for gate in gates:
         gate.release()

@@ -47,11 +47,11 @@ async def test_connection_slots_are_shared_by_all_sources(tmp_path: Path, tasks:
     )
     upstreams = UpstreamSet(config, Metrics(), tasks)
     hub, quay = upstreams["docker.io"].own, upstreams["quay.io"].own
-    async with hub.connection_slot():
-        assert not quay.saturated
-        async with quay.connection_slot():
-            assert (hub.saturated, quay.saturated) == (True, True)
-    assert not quay.saturated
+    async with hub.slots.hold():
+        assert not quay.slots.saturated
+        async with quay.slots.hold():
+            assert (hub.slots.saturated, quay.slots.saturated) == (True, True)
+    assert not quay.slots.saturated
     await upstreams.close()
 
 

@@ -39,9 +39,9 @@ async def test_refused_range_is_remembered_once_the_plain_request_is_answered(so
     assert not ranges.plain(source)
     assert ranges.record_failure(source, SPAN, REFUSED)
     assert ranges.plain(source)
-    assert source.supports_ranges
+    assert source.ranges.available
     assert ranges.accept_whole(source, whole(), 10)
-    assert not source.supports_ranges
+    assert not source.ranges.available
     assert RangeFallback().plain(source)
 
 
@@ -69,7 +69,7 @@ async def test_range_that_ends_after_the_blob_is_not_held_against_others(source:
     ranges, too_long = RangeFallback(), UpstreamError(Failure.INVALID, "", status=416)
     ranges.record_failure(source, Span(0, 200), too_long)
     assert ranges.accept_whole(source, whole(100), 0)
-    assert source.supports_ranges
+    assert source.ranges.available
     assert not ranges.plain(source)
 
 
@@ -81,4 +81,4 @@ async def test_much_is_read_past_only_after_a_second_range(source: Source) -> No
     assert not ranges.plain(source)
     ranges.record_failure(source, SPAN, BROKEN)
     assert ranges.accept_whole(source, whole(), REREAD_BYTES + 1)
-    assert not source.supports_ranges
+    assert not source.ranges.available

@@ -1,0 +1,1 @@
+"""Parts of a source (`mirror.upstream.source`): its connections for blobs, its answers."""
