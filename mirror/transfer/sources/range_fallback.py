@@ -3,7 +3,7 @@
 Sources mis-answer ranges in many ways: with an error, with the whole blob, with another part, with a wrong or
 no Content-Range, by closing the connection. A plain GET of the whole blob is what simple clients send, so it
 is the next request to such a source: bytes that are here are read past. If that is answered, the source is
-asked for no range for a while (`Source.refuse_ranges`).
+asked for no range for a while (`RangeSupport.refuse`).
 """
 
 from msgspec import Struct
