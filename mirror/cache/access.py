@@ -162,8 +162,8 @@ class AccessChecker:
         """Ask about a link; return None once it is confirmed, and otherwise why there was no answer."""
         key, upstream = (repository, digest), self._upstreams[repository.upstream]
         ask = partial(self._ask, repository, digest, link)
-        if not upstream.available:
-            if upstream.allows_request and not self._asking.running(key):
+        if not upstream.health.available:
+            if upstream.health.allows_request and not self._asking.running(key):
                 self._context.tasks.spawn(self._ask_quietly(key, ask), name=f"recheck {digest}")
             return f"{upstream.name} has not answered lately"
         if (reason := self._unanswered.get(key)) is not None:

@@ -200,12 +200,14 @@ class Cache:
         """
         if self.is_hosted(repository):
             return seconds
-        unresponsive = self._upstreams[repository.upstream].unresponsive
+        unresponsive = self._upstreams[repository.upstream].health.unresponsive
         return min(seconds, self._fallback_after) if unresponsive else seconds
 
     def report_timeout(self, repository: Repository, seconds: float) -> bool:
         """Record that a client has waited for `seconds`; return whether it waited for the upstream."""
-        return not self.is_hosted(repository) and self._upstreams[repository.upstream].report_timeout(seconds)
+        return not self.is_hosted(repository) and self._upstreams[repository.upstream].health.report_timeout(
+            seconds
+        )
 
     def pause_prefetch(self) -> None:
         """Prefetch nothing for a while: recently used blobs had to be evicted."""

@@ -50,7 +50,7 @@ class Completeness:
         """
         upstream = self._upstreams[repository.upstream]
         refused = staleness is not None and staleness.refused
-        if not self._enforced or (upstream.has_content and not refused):
+        if not self._enforced or (upstream.health.has_content and not refused):
             return
         if self._offered.get((repository, digest)):
             return

@@ -273,7 +273,7 @@ class ListingCache:
         if (
             not self._referring.running((repository, digest))
             and self._refreshes < MOST_REFRESHES
-            and upstream.allows_request
+            and upstream.health.allows_request
         ):
             self._refreshes += 1
             self._context.tasks.spawn(self._refresh(repository, digest), name=f"referrers {repository}")

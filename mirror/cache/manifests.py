@@ -109,7 +109,7 @@ class ManifestCache:
             return info_of(manifest_answer(brought, Outcome.MISS))
         upstream, began = self._upstreams[repository.upstream], self._context.clock()
         info = None
-        if upstream.counts_pulls:
+        if upstream.accounts.counts_pulls:
             with self._missing.remembering((repository, digest), also):
                 async with self._access.withdrawing(repository, digest):
                     ask = partial(upstream.head_manifest, repository.path, digest, also)
@@ -179,7 +179,7 @@ class ManifestCache:
     async def _fetch(self, repository: Repository, digest: Digest, also: Types) -> StoredManifest:
         # An error for another repository says nothing about ours: repeat until the fetch was for ours.
         while True:
-            self._upstreams[repository.upstream].raise_if_unresponsive(digest)
+            self._upstreams[repository.upstream].health.raise_if_unresponsive(digest)
             fetch = partial(self._fetch_or_error, repository, digest, also)
             fetched = await self._fetching.do((digest, also), fetch, repository.upstream)
             result, ours = fetched.result, fetched.repository == repository

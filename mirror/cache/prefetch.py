@@ -253,7 +253,7 @@ class Prefetch:
     def _allowed(self, repository: Repository, now: float) -> bool:
         """Return whether a prefetch may start: not while paused, throttled or low on rate limit."""
         upstream = self._upstreams[repository.upstream]
-        if not upstream.budget_level(repository.path).prefetch:
+        if not upstream.accounts.budget_level(repository.path).prefetch:
             return False
         healthy = [
             source

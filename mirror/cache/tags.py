@@ -81,11 +81,13 @@ class TagCache:
         entry = await self._latest(repository, tag)
         if entry is None:
             # A HEAD first saves the GET of a manifest that is here by its digest, but costs a round trip.
-            save_gets = self._upstreams[repository.upstream].budget_level(repository.path) is not PLENTY
+            save_gets = (
+                self._upstreams[repository.upstream].accounts.budget_level(repository.path) is not PLENTY
+            )
             get = partial(self._get_by_tag, repository, tag, requested)
             refresh = partial(self._refresh, repository, tag)
             with self._missing.remembering((repository, tag.name), tag.also):
-                self._upstreams[repository.upstream].raise_if_unresponsive(tag)
+                self._upstreams[repository.upstream].health.raise_if_unresponsive(tag)
                 return await self._getting.do(
                     (repository, tag), refresh if save_gets else get, repository.upstream
                 )
@@ -109,7 +111,7 @@ class TagCache:
         entry = await self._latest(repository, tag)
         if entry is None:
             with self._missing.remembering((repository, tag.name), tag.also):
-                self._upstreams[repository.upstream].raise_if_unresponsive(tag)
+                self._upstreams[repository.upstream].health.raise_if_unresponsive(tag)
                 return await self._head(repository, tag, requested, Outcome.MISS)
         ttl = self.validity.ttl(repository, tag, entry)
         if ttl > 0:
@@ -152,9 +154,9 @@ class TagCache:
         """Return what a tag points to now."""
         upstream = self._upstreams[repository.upstream]
         known = await self.entry(repository, tag)
-        if known is not None or upstream.counts_pulls:
+        if known is not None or upstream.accounts.counts_pulls:
             found = await self._revalidate(repository, tag)
-            if found.entry is not None and (found.proven or upstream.counts_pulls):
+            if found.entry is not None and (found.proven or upstream.accounts.counts_pulls):
                 return _info(found.entry, outcome)
         get = partial(self._get_by_tag, repository, tag, requested)
         manifest = await self._getting.do((repository, tag), get, repository.upstream)
@@ -257,7 +259,7 @@ class TagCache:
             return _Revalidated(None, proven=False)
         else:
             entry = TagEntry(str(info.digest), info.media_type, info.size, self._context.clock())
-            if not upstream.counts_pulls:
+            if not upstream.accounts.counts_pulls:
                 return _Revalidated(entry, proven=False)
             local = await self._content.look_up(repository, info.digest)
             if not local.present:

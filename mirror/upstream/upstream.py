@@ -15,13 +15,11 @@ from typing import TypeVar
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
+from mirror.upstream.combined.accounts import UpstreamAccounts
+from mirror.upstream.combined.health import UpstreamHealth
+from mirror.upstream.combined.ranking import speakers_of, usable_first
 from mirror.upstream.errors import UpstreamError, WrongBytes
-from mirror.upstream.guests.current import Guest
-from mirror.upstream.guests.guest_login import GuestLogin
-from mirror.upstream.health import BreakerState
-from mirror.upstream.rate_limit import BudgetLevel, RateLimitReading
 from mirror.upstream.registry_client import ManifestBody, RemoteManifest, TagsPage
-from mirror.upstream.rights.grant import Grant
 from mirror.upstream.source import Source
 from mirror.util.tasks import Tasks
 from mirror.util.tracebacks import without_frames
@@ -50,62 +48,19 @@ class Upstream:
         self.name = name
         self.offline = offline
         self.recheck_access = recheck_access
-        self.admits_guests = private == "as-upstream"
-        self._guarded = private != "everybody"
         self._metrics = metrics
         self.sources = tuple(sources)
         self.own = self.sources[0]
+        self.health = UpstreamHealth(self.sources, offline=offline)
+        self.accounts = UpstreamAccounts(self.sources, private)
         self._tasks = tasks
-
-    @property
-    def available(self) -> bool:
-        """True if it is worth waiting for: the breaker of a source that speaks for it about tags is closed.
-
-        Wrong bytes do not count: a digest proves content.
-        """
-        return not self.offline and _any_closed(self.speakers)
-
-    @property
-    def has_content(self) -> bool:
-        """True if the breaker of any source is closed, so that blobs that a manifest names can be had."""
-        return not self.offline and _any_closed(self.sources)
-
-    @property
-    def unresponsive(self) -> bool:
-        """True if none of the sources that speak for it about tags has answered lately."""
-        return all(source.answers.unresponsive for source in self.speakers)
-
-    @property
-    def allows_request(self) -> bool:
-        """True if a request may be sent, also one that probes whether the upstream answers again."""
-        now = time.monotonic()
-        return not self.offline and any(source.health.allows_request(now) for source in self.speakers)
-
-    @property
-    def counts_pulls(self) -> bool:
-        """True while a rate limit is reported: the GET of a manifest costs, a HEAD does not."""
-        return any(source.registry.accounts.count_pulls for source in self.speakers)
 
     def uses_account(self, path: str) -> bool:
         """Return whether a repository is asked for with an account, here or at a source.
 
         What comes so is private: others may not be able to read it.
         """
-        return any(source.registry.accounts.configured for source in self.sources)
-
-    def guest(self, path: str, credentials: GuestLogin) -> Guest:
-        """Return a client that comes with credentials of its own for a repository."""
-        return self.own.registry.guests.guest(self.own.path(path), credentials)
-
-    @property
-    def guards(self) -> bool:
-        """Return whether content may be here that not all clients may have."""
-        return self._guarded and self.uses_account("")
-
-    async def grant(self, path: str, reference: str | None, credentials: GuestLogin | None) -> Grant:
-        """Ask the own endpoint whether these credentials, None for nobody's, may read a repository."""
-        self.own.answers.raise_if_unresponsive()
-        return await self.own.registry.grant(self.own.path(path), reference, credentials)
+        return self.accounts.configured
 
     @property
     def max_blob_connections(self) -> int:
@@ -117,48 +72,9 @@ class Upstream:
         """The most connections to all sources together."""
         return sum(source.registry.max_connections for source in self.sources)
 
-    def budget_level(self, path: str) -> BudgetLevel:
-        """Return what rate limits leave for requests about the tags of a repository: that of the best source.
-
-        Sources that do not answer do not count, as long as another one does.
-        """
-        now = time.monotonic()
-        asked = [each for each in self.speakers if each.health.allows_request(now)] or self.speakers
-        return min(
-            (each.registry.accounts.budget_level(each.path(path)) for each in asked),
-            key=lambda level: level.ttl_factor,
-        )
-
-    def rate_limit_reading(self) -> RateLimitReading | None:
-        """Return how many pulls the upstream has left for all accounts; None where that is not known.
-
-        Of several sources that speak for it, the one with the fewest.
-        """
-        readings = [each.registry.accounts.reading() for each in self.speakers]
-        return min(filter(None, readings), key=lambda each: each.remaining, default=None)
-
-    def report_timeout(self, seconds: float) -> bool:
-        """Open the breakers of the sources that a client waited `seconds` for; return True for any."""
-        waited_for = [source.answers.report_timeout(seconds) for source in self.sources]
-        return any(waited_for)
-
-    def raise_if_unresponsive(self, reference: Tag | Digest) -> None:
-        """Raise the error that a new request for a manifest would get, before joining one in flight."""
-        errors = []
-        for source in self.best_speakers() if isinstance(reference, Tag) else self._usable_and_own():
-            try:
-                source.answers.raise_if_unresponsive()
-            except UpstreamError as error:
-                errors.append(error)
-            else:
-                return
-        raise errors[-1]
-
     def usable_sources(self) -> list[Source]:
         """Return the usable sources, best first; all sources if none is usable."""
-        now = time.monotonic()
-        usable = [source for source in self.sources if source.health.usable(now)]
-        return sorted(usable or self.sources, key=lambda source: source.health.latency / source.weight)
+        return usable_first(self.sources)
 
     def _usable_and_own(self) -> list[Source]:
         """Return the sources for content with a digest, best first, the own endpoint always among them."""
@@ -241,7 +157,7 @@ class Upstream:
     @property
     def speakers(self) -> list[Source]:
         """The sources that speak for the upstream: about tags, lists, and what a repository has."""
-        return [source for source in self.sources if source.trusted_for_tags]
+        return speakers_of(self.sources)
 
     def best_speakers(self) -> list[Source]:
         """Return the sources that speak for the upstream, best first: the usable ones, or all."""
@@ -279,11 +195,6 @@ class Upstream:
             for task in running:
                 task.cancel()
         raise errors.get(self.own) or next(iter(errors.values()))
-
-
-def _any_closed(sources: Sequence[Source]) -> bool:
-    now = time.monotonic()
-    return any(source.health.breaker(now) is BreakerState.CLOSED for source in sources)
 
 
 async def _outcome(request: Callable[[Source], Awaitable[T]], source: Source) -> T | UpstreamError:

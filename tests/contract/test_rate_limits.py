@@ -163,7 +163,7 @@ async def test_rate_limit_does_not_stop_probes_of_a_failing_upstream(
         assert is_stale(await get(mirror.address, TAG))
         while is_stale(await get(mirror.address, TAG)):
             pass
-        assert upstream.available
+        assert upstream.health.available
 
 
 @pytest.mark.parametrize(("used", "prefetched"), [(10, True), (14, False), (18, False)])

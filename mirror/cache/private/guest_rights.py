@@ -120,7 +120,9 @@ class GuestRights:
             raise UpstreamError(Failure.DENIED, message)
         now, grant = self._context.clock(), None
         try:
-            grant = await self._upstreams[repository.upstream].grant(repository.path, reference, credentials)
+            grant = await self._upstreams[repository.upstream].accounts.grant(
+                repository.path, reference, credentials
+            )
         finally:
             # A token may be right for another repository, but each may be a guess.
             wrong = grant is Grant.WRONG or (grant is Grant.REFUSED and credentials.token)

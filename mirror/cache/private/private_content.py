@@ -21,8 +21,10 @@ class PrivateContent:
         self._upstreams = upstreams
         self._visibility = Visibility(context, upstreams, fallback_after=fallback_after, missing=missing)
         self._rights = GuestRights(context, upstreams, fallback_after=fallback_after)
-        self.guarded = frozenset(name for name, upstream in upstreams.items() if upstream.guards)
-        self.open_to_guests = frozenset(name for name in self.guarded if upstreams[name].admits_guests)
+        self.guarded = frozenset(name for name, upstream in upstreams.items() if upstream.accounts.guards)
+        self.open_to_guests = frozenset(
+            name for name in self.guarded if upstreams[name].accounts.admits_guests
+        )
 
     def adopt(self, private: Mapping[str, str]) -> None:
         """Keep content from now on as a newer configuration says: to whom an upstream's private content goes.
@@ -53,7 +55,7 @@ class PrivateContent:
 
         What this task asks the upstream for from now on may be asked for with them. Raises UpstreamError.
         """
-        guest = self._upstreams[repository.upstream].guest(repository.path, credentials)
+        guest = self._upstreams[repository.upstream].accounts.guest(repository.path, credentials)
         ttl = await self._rights.ttl(repository, reference, credentials)
         if ttl > 0:
             serve_guest(guest)

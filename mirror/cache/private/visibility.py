@@ -131,7 +131,7 @@ class Visibility:
         """Return the verdict on a repository that was public: the same while its upstream gives no answer."""
         if (ttl := self._ttl(repository, mark)) > 0:
             return Verdict(public=True, ttl=ttl)
-        if not self._upstreams[repository.upstream].available or self._unanswered.get(repository):
+        if not self._upstreams[repository.upstream].health.available or self._unanswered.get(repository):
             return Verdict(public=True)
         try:
             async with asyncio.timeout(self._fallback_after):
@@ -166,7 +166,7 @@ class Visibility:
     async def _ask_upstream(self, repository: Repository, reference: str | None) -> Grant:
         """Ask, and note the answer."""
         now = self._context.clock()
-        grant = await self._upstreams[repository.upstream].grant(repository.path, reference, None)
+        grant = await self._upstreams[repository.upstream].accounts.grant(repository.path, reference, None)
         if grant is Grant.GRANTED:
             mark = PublicMark(now, reference)
             self._private.drop(repository)

@@ -111,7 +111,7 @@ class PullBudget:
         """Ask how many pulls are left, if that is not known, and was not asked lately."""
         now = time.monotonic()
         asked_lately = now - self._asked.get(upstream.name, -LONGEST) < LONGEST
-        if not again and (asked_lately or upstream.rate_limit_reading() is not None):
+        if not again and (asked_lately or upstream.accounts.rate_limit_reading() is not None):
             return
         self._asked[upstream.name] = now
         with suppress(UpstreamError):  # the request itself will tell
@@ -119,7 +119,7 @@ class PullBudget:
 
     def _pause(self, upstream: Upstream) -> Pause | None:
         """Return how long to wait before the next pull; None if it may begin. Raises LeaveTooLarge."""
-        reading = upstream.rate_limit_reading()
+        reading = upstream.accounts.rate_limit_reading()
         if reading is None or reading.remaining > self._leave:
             return None
         if reading.limit is not None and reading.limit <= self._leave:

@@ -72,16 +72,16 @@ class ExpiredEntries:
                 return kept
         age = self._validity.age(entry.confirmed)
         terms, upstream = self._validity.terms(repository, tag), self._upstreams[repository.upstream]
-        saves_budget = terms.serve_to_save_budget(age, upstream.budget_level(repository.path))
+        saves_budget = terms.serve_to_save_budget(age, upstream.accounts.budget_level(repository.path))
         serve_on_error = terms.serve_on_error(age)
         unasked = saves_budget or terms.serve_while_revalidating(age)
         if self._validity.access_ttl(repository, entry.confirmed) <= 0:
             unasked = False
-        if unasked or (serve_on_error and not upstream.available):
+        if unasked or (serve_on_error and not upstream.health.available):
             staleness = self._staleness(entry, _reason(upstream, saves_budget=saves_budget))
             if (answer := await answers.stale(staleness)) is not None:
                 log_decision("tag stale, served at once", repository, tag, reason=staleness.reason)
-                if not (saves_budget and upstream.available) and upstream.allows_request:
+                if not (saves_budget and upstream.health.available) and upstream.health.allows_request:
                     answers.refresh()
                 return answer
         return await self._revalidated_or_stale(repository, entry, answers, serve_on_error=serve_on_error)
@@ -91,7 +91,7 @@ class ExpiredEntries:
 
         Not at all if the upstream has not answered lately.
         """
-        seconds = self._fallback_after if self._upstreams[repository.upstream].available else 0.0
+        seconds = self._fallback_after if self._upstreams[repository.upstream].health.available else 0.0
         try:
             async with asyncio.timeout(seconds):
                 return await answer
@@ -122,7 +122,7 @@ class ExpiredEntries:
             if stale is not None:
                 return stale
             # Only the time for a fallback is over, and the fallback was evicted: wait for the upstream.
-            if isinstance(error, FallbackDue) and self._upstreams[repository.upstream].available:
+            if isinstance(error, FallbackDue) and self._upstreams[repository.upstream].health.available:
                 return await answers.revalidated()
             raise
         self._refusals.answered(repository.upstream)
@@ -150,7 +150,7 @@ class ExpiredEntries:
 
 def _reason(upstream: Upstream, *, saves_budget: bool) -> str:
     """Return the reason for a stale answer that is served at once."""
-    if not upstream.available:
+    if not upstream.health.available:
         return f"{upstream.name} has not answered lately"
     return saving_rate_limit(upstream.name) if saves_budget else REVALIDATING
 

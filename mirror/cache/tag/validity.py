@@ -49,13 +49,13 @@ class TagValidity:
     def saves_budget(self, repository: Repository, age: float) -> bool:
         """Return whether an answer `age` seconds old is served to save the repository's rate limit."""
         upstream = self._upstreams[repository.upstream]
-        budget = upstream.budget_level(repository.path)
-        return upstream.available and self.terms(repository).serve_to_save_budget(age, budget)
+        budget = upstream.accounts.budget_level(repository.path)
+        return upstream.health.available and self.terms(repository).serve_to_save_budget(age, budget)
 
     def serves_while_revalidating(self, repository: Repository, age: float) -> bool:
         """Return whether an answer `age` seconds old is served at once while the upstream is asked."""
         upstream = self._upstreams[repository.upstream]
-        return upstream.available and self.terms(repository).serve_while_revalidating(age)
+        return upstream.health.available and self.terms(repository).serve_while_revalidating(age)
 
     def is_ended_by(self, error: UpstreamError, repository: Repository, confirmed: float) -> bool:
         """Return whether an error takes away what the upstream gave at `confirmed`.

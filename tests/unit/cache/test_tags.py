@@ -296,7 +296,7 @@ async def test_tag_stale_at_once_while_the_upstream_is_unresponsive(
         hub.fault(Fault(raw=b""), "manifests/t", times=4)
         assert is_stale(await get(mirror.address, TAG))
         upstream = mirror.service._upstreams["docker.io"]
-        while upstream.available:
+        while upstream.health.available:
             assert is_stale(await get(mirror.address, TAG))
         asked = len(hub.log)
         for method in (get, head):

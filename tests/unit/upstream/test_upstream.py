@@ -224,7 +224,7 @@ async def test_breaker_ignores_silence_before_the_last_answer(two: Two, tasks: T
             await two.upstream.head_blob("library/a", Digest.of(b"nowhere"))
     over.set()
     await waiting
-    assert two.upstream.available
+    assert two.upstream.health.available
 
 
 async def test_breaker_ignores_transfers_that_hung_before_the_last_answer(
@@ -253,7 +253,7 @@ async def test_breaker_ignores_transfers_that_hung_before_the_last_answer(
         for gate in gates:
             gate.release()
         await asyncio.gather(*hanging)
-        assert upstreams["docker.io"].available
+        assert upstreams["docker.io"].health.available
         await upstreams.close()
 
 
@@ -261,5 +261,5 @@ async def test_corrupt_upstream_is_still_asked_for_tags(two: Two) -> None:
     """There is no other source to ask, and a digest proves itself."""
     two.image_in_both()
     two.upstream.own.report_corruption("sha256:...")
-    assert (two.upstream.available, two.upstream.allows_request) == (True, True)
+    assert (two.upstream.health.available, two.upstream.health.allows_request) == (True, True)
     assert (await two.upstream.head_manifest("library/a", Tag("latest"))).size
