@@ -17,6 +17,9 @@ CLOCK_SECONDS = 300.0
 REQUEST_HEADER = "X-Registry-Mirror-Peer"
 ANSWER_HEADER = "X-Registry-Mirror-Proof"
 
+# By how many bytes a mirror that follows is behind the one that has followed furthest.
+BEHIND_HEADER = "X-Registry-Mirror-Behind"
+
 _REQUEST = re.compile(r"([0-9]{1,12})\.([0-9a-f]{32})\.([0-9a-f]{64})")
 
 

@@ -190,7 +190,9 @@ class Fill:
 
     def _rest_policy(self) -> RestPolicy:
         way = RestWay(self._context.settings.rest)
-        return RestPolicy(way, self._transfer.demand, self._context.idle_seconds)
+        return RestPolicy(
+            way, self._transfer.demand, self._context.idle_seconds, window=self._transfer.window
+        )
 
     async def _prepare(self, partial: Partial) -> None:
         """Make the file of the size that a manifest names; if that is wrong, it is made again."""

@@ -13,10 +13,12 @@ No part calls another one back. Each changes the state, and who waits for the ch
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import Enum
+from typing import Protocol
 
 from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
 from mirror.store.errors import StoreError
 from mirror.store.metadata.index import Link
@@ -38,6 +40,14 @@ class Phase(Enum):
     KEEPING = "keeping"  # verifies and stores: no connection is needed any more
 
 
+class FillWindow(Protocol):
+    """A bound for how far a fill runs ahead."""
+
+    def cut(self, growing: GrowingFile, gaps: Sequence[Span]) -> Sequence[Span]:
+        """Return the parts of the gaps that may be fetched now."""
+        ...
+
+
 class Transfer:
     """One blob on its way. `link` is what was known of it at the beginning."""
 
@@ -53,6 +63,7 @@ class Transfer:
         self.urgent = False  # a client waits, here or in another process
         self.asked_for = False  # a client has waited, or is to find it: there is to be room for the blob
         self.parked = False  # nothing is to be fetched for now, though clients may be here
+        self.window: FillWindow | None = None  # of a fill that other mirrors may follow
         self.brief = False  # one small request: its end would cost a connection and save little
         self.unanswered: str | None = None  # why the upstream gave no answer, if an old link opened the blob
         self.has_bytes = False  # there was content: bytes have come

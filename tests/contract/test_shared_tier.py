@@ -2,18 +2,22 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from mirror.access.peer_proof import REQUEST_HEADER, PeerProof, subject
 from mirror.config.tier.shared import SharedSettings
 from mirror.oci.digest import Digest
 from mirror.shared.s3 import S3Objects
+from mirror.transfer.shared import lead_window
 from mirror.util.tasks import Tasks
 from tests.engines import (
     BUCKET,
@@ -59,11 +63,11 @@ def settings(store: Engine, coordinator: Engine) -> SharedSettings:
 
 @asynccontextmanager
 async def sharing(
-    fake: FakeRegistry, cache: Path, settings: SharedSettings, *, ready: bool = True
+    fake: FakeRegistry, cache: Path, settings: SharedSettings, *, ready: bool = True, parallel: int = 1
 ) -> AsyncIterator[Running]:
     """A mirror with the tier, which is in use with `ready`."""
     # One connection, so that a held answer holds the download.
-    config = configured(cache, {"docker.io": fake.url}, shared=settings, fill={"parallel": 1})
+    config = configured(cache, {"docker.io": fake.url}, shared=settings, fill={"parallel": parallel})
     async with serving(config) as mirror:
         await until(lambda: not ready or state(mirror)["objects"]["usable"])
         yield mirror
@@ -314,6 +318,42 @@ async def test_shared_blob_is_followed_while_another_mirror_downloads_it(
         assert sent(fake, digest) == len(data)
 
 
+async def test_shared_blob_is_not_fetched_far_ahead_of_those_that_follow(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a mirror that follows takes nothing, the upstream sends no more than the window beyond that."""
+    monkeypatch.setattr(lead_window, "STALL_SECONDS", math.inf)
+    monkeypatch.setattr(lead_window, "FLOOR", 0)
+    data, settings = os.urandom(1024) * (40 * 1024), with_peers(settings)
+    digest = fake.add_blob("library/x", data)
+    gate = fake.hold(digest, after=2 * MiB)
+    async with (
+        sharing(fake, tmp_path / "a", settings, parallel=4) as first,
+        await Wire.open(first.address) as client,
+    ):
+        shared = first.service.shared
+        assert shared is not None
+        client.send("GET", f"{X}/blobs/{digest}")
+        await gate.reached.wait()
+        header, _ = PeerProof(PEERS["peers_secret"]).request(subject(str(digest), 0), time.time())
+        async with await Wire.open(shared.tier.address.removeprefix("http://")) as peer:
+            headers = (f"{REQUEST_HEADER}: {header}", "Range: bytes=0-")
+            peer.send("GET", f"/v2/peers/blobs/{digest}", headers)
+            assert (await peer.head()).status == 206
+            gate.release()
+            assert (await client.head()).status == 200
+            begun = await client.reader.readexactly(lead_window.LEAST_WINDOW)
+            window = shared.leading.window(digest)
+            assert window is not None
+            for _ in range(20):
+                fetched = sent(fake, digest)
+                assert fetched <= window.best + lead_window.LEAST_WINDOW + MiB
+                await asyncio.sleep(0.01)
+            assert await peer.reader.readexactly(len(data)) == data
+        assert begun + await client.reader.readexactly(len(data) - len(begun)) == data
+        assert sent(fake, digest) == len(data)
+
+
 def sent(fake: FakeRegistry, digest: Digest) -> int:
     """Return how many bytes of a blob the upstream has sent."""
     return sum(each.sent for each in fake.log if str(digest) in each.path and each.method == "GET")
@@ -347,7 +387,10 @@ async def test_shared_blob_goes_on_when_its_leader_is_killed(
 
 @asynccontextmanager
 async def leader(
-    fake: FakeRegistry, cache: Path, settings: SharedSettings
+    fake: FakeRegistry,
+    cache: Path,
+    settings: SharedSettings,
+    fill: str = 'chunk_size = "64KiB"\nparallel = 1',
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A mirror in a process of its own, with the tier in use, and its address."""
     secrets = {
@@ -355,14 +398,14 @@ async def leader(
         "coordinator_password": PASSWORD,
         "peers_secret": PEERS["peers_secret"],
     }
-    plain = ("url", "endpoint", "access_key", "coordinator", "peers_listen")
+    plain = ("url", "endpoint", "access_key", "coordinator", "peers_listen", "timeout")
     shared = {**{name: getattr(settings, name) for name in plain}, **secrets}
     port = free_port()
     file = cache.with_suffix(".toml")
     lines = [
         f'[server]\nlisten = ["127.0.0.1:{port}"]\n[cache]\ndir = "{cache}"\nmin_free = 0',
-        '[fill]\nchunk_size = "64KiB"\nparallel = 1\n[shared]',
-        *(f'{name} = "{value}"' for name, value in shared.items()),
+        f"[fill]\n{fill}\n[shared]",
+        *(f"{name} = {json.dumps(value)}" for name, value in shared.items()),
         f'[[upstream]]\nname = "docker.io"\nurl = "{fake.url}"',
     ]
     await asyncio.to_thread(file.write_text, "\n".join(lines))

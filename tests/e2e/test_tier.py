@@ -7,6 +7,7 @@ Sizes are those that such a machine takes; TIER_CLIENTS and TIER_MIB in the envi
 import asyncio
 import os
 import random
+import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -19,6 +20,7 @@ from mirror.config.tier.shared import SharedSettings
 from mirror.oci.digest import Digest
 from mirror.shared.keys import fill_key
 from mirror.shared.redis_leases import RedisLeases
+from mirror.transfer.shared.lead_window import LEAST_WINDOW, WINDOW_PART
 from tests.contract.test_shared_tier import flush, leader, sent, with_peers
 from tests.engines import Engine, free_port, redis_server, running, seaweedfs, settings_of
 from tests.fakes.registry import FakeRegistry
@@ -32,6 +34,9 @@ X = "/v2/docker.io/library/x"
 
 # How often a client goes on at another mirror, as containerd does with several hosts.
 TRIES = 8
+
+# Bytes that the upstream may send again beyond the leader's window: what was on its way to the others.
+SLACK = 4 * 1024 * 1024
 
 # Process, address for clients, URL for the other mirrors.
 Mirror = tuple[asyncio.subprocess.Process, str, str]
@@ -50,9 +55,16 @@ def coordinator(tmp_path: Path) -> Iterator[Engine]:
         yield engine
 
 
+@pytest.fixture(autouse=True)
+def removed(tmp_path: Path) -> Iterator[None]:
+    """Remove the mirrors' folders at the end: those of 20 herds do not fit on a disk."""
+    yield
+    shutil.rmtree(tmp_path)
+
+
 @pytest.fixture
 def settings(store: Engine, coordinator: Engine) -> SharedSettings:
-    return with_peers(settings_of(store, coordinator, prefix=os.urandom(4).hex()))
+    return with_peers(settings_of(store, coordinator, prefix=os.urandom(4).hex(), timeout=10))
 
 
 @asynccontextmanager
@@ -60,7 +72,8 @@ async def site(fake: FakeRegistry, folder: Path, settings: SharedSettings) -> As
     """Four empty mirrors in processes of their own."""
     async with AsyncExitStack() as stack:
         ports = [free_port() for _ in range(MIRRORS)]
-        mirrors = [leader(fake, folder / str(port), at(settings, port)) for port in ports]
+        fill = "prefetch = 0"
+        mirrors = [leader(fake, folder / str(port), at(settings, port), fill) for port in ports]
         started = await asyncio.gather(*(stack.enter_async_context(each) for each in mirrors))
         yield [(*each, f"http://127.0.0.1:{port}") for each, port in zip(started, ports, strict=True)]
 
@@ -94,9 +107,9 @@ async def pull(
 async def herd(
     mirrors: Sequence[Mirror], digest: Digest, disturb: Callable[[], Awaitable[None]]
 ) -> list[bool]:
-    """Have all clients pull at once, spread over the mirrors; `disturb` when the first bytes have come."""
+    """Have all clients pull at once, spread over the mirrors; `disturb` when each mirror has sent bytes."""
     addresses = [address for _, address, _ in mirrors]
-    begun = asyncio.Event()
+    begun = [asyncio.Event() for _ in mirrors]
     timeout, connector = aiohttp.ClientTimeout(total=240), aiohttp.TCPConnector(limit=0)
     async with (
         aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
@@ -105,8 +118,9 @@ async def herd(
         pulls = []
         for number in range(CLIENTS):
             order = addresses[number % MIRRORS :] + addresses[: number % MIRRORS]
-            pulls.append(group.create_task(pull(session, order, digest, begun)))
-        await begun.wait()
+            pulls.append(group.create_task(pull(session, order, digest, begun[number % MIRRORS])))
+        for each in begun:
+            await each.wait()
         await disturb()
     return [each.result() for each in pulls]
 
@@ -162,25 +176,28 @@ async def test_tier_herd_pulls_each_byte_once_whatever_the_coordinator_does(
 async def test_tier_herd_survives_the_mirror_that_fetches(
     fake: FakeRegistry, tmp_path: Path, settings: SharedSettings, seed: int
 ) -> None:
-    """The leader is killed at a random moment: no pull fails, and the upstream sends no byte a third time.
+    """The leader is killed at a random moment once others follow: no pull fails.
 
-    The upstream has no line here, and runs ahead of the mirrors that follow: what the killed one alone has is
-    sent again.
+    The upstream has no line here, and would run far ahead of the mirrors that follow. It sends again no more
+    than the leader's window, which is 1/32 of a large blob.
     """
     digest, size = blob(fake), MIB * 1024 * 1024
-    gate = fake.hold(digest, after=random.Random(seed).randrange(8 * 1024 * 1024, size - 1))
+    moment = random.Random(seed).uniform(0, 1)
+    gate = fake.hold(digest, after=2 * 1024 * 1024)
     async with site(fake, tmp_path, settings) as mirrors:
 
         async def disturb() -> None:
-            await gate.reached.wait()
+            gate.release()
+            begun = sent(fake, digest)
+            while sent(fake, digest) < begun + moment * (size - begun):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
             process, _, _ = await leading(settings, digest, mirrors)
             os.killpg(process.pid, signal.SIGKILL)
-            gate.release()
 
         assert all(await herd(mirrors, digest, disturb))
     ratio = sent(fake, digest) / size
     print(f"{MIRRORS} mirrors, {CLIENTS} clients, {MIB} MiB, leader killed ({seed}): upstream {ratio:.3f}")
-    assert ratio <= 2.0
+    assert ratio <= 1.0 + (max(LEAST_WINDOW, size // WINDOW_PART) + SLACK) / size
 
 
 async def leading(settings: SharedSettings, digest: Digest, mirrors: Sequence[Mirror]) -> Mirror:

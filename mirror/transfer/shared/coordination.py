@@ -20,6 +20,11 @@ POLL_SECONDS = 0.25
 # How long a lease is waited for, in seconds, whose holder does not answer.
 PATIENCE = 1.5 * LEASE_SECONDS
 
+# A mirror that was this many bytes behind another one leaves the lease of a dead one to that, for so long in
+# seconds: what the next holder has not, the upstream sends again.
+FAR_BEHIND = 2 * 1024 * 1024
+HANDICAP = LEASE_SECONDS + 1.0
+
 
 class Place(Struct, frozen=True):
     """A place for the bytes of a blob: the mirror `peer`, or without one the object store."""
@@ -54,6 +59,7 @@ class Coordination:
         self._known: Place | None = None
         self._dead: Holder | None = None
         self._alone = False
+        self._behind = 0
 
     async def place(self) -> Place | None:
         """Return where to read; None for the upstream, from then on."""
@@ -63,10 +69,13 @@ class Coordination:
                 self._alone = self._known is None
             return self._known
 
-    def record_failure(self, place: Place) -> None:
-        """Record that a place did not give what was asked of it: the next request decides again."""
+    def record_failure(self, place: Place, behind: int = 0) -> None:
+        """Record that a place did not give what was asked of it: the next request decides again.
+
+        `behind`: by how many bytes this mirror was behind another one that followed the same mirror.
+        """
         if self._known is place:
-            self._known, self._dead = None, place.peer
+            self._known, self._dead, self._behind = None, place.peer, behind
 
     @property
     def store_answers(self) -> bool:
@@ -86,11 +95,11 @@ class Coordination:
         self._known, self._alone = None, True
 
     async def _decide(self) -> Place | None:
-        until = self._clock() + PATIENCE
+        began, until = self._clock(), self._clock() + PATIENCE
         while True:
             if await self._is_stored():
                 return Place()
-            held = self.claim or await self._tier.claim(self._digest)
+            held = self.claim or await self._ask(leaves=self._clock() < began + HANDICAP)
             if isinstance(held, FillClaim):
                 self.claim, self.left_to_another = held, False
                 # The holder before this one may have written it since.
@@ -103,6 +112,12 @@ class Coordination:
             if self._clock() >= until:
                 return None
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _ask(self, *, leaves: bool) -> FillClaim | Holder | None:
+        """Claim the blob, or return who has it. `leaves`: to a mirror that has more of it, if any does."""
+        if self._dead is not None and leaves and self._behind > FAR_BEHIND:
+            return await self._tier.holder(self._digest) or self._dead
+        return await self._tier.claim(self._digest)
 
     async def _is_stored(self) -> bool:
         return self._trusts(self._digest) and await self._tier.find(self._digest) is not None

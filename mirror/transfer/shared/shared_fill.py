@@ -10,7 +10,7 @@
 
 from contextlib import suppress
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from mirror.access.peer_proof import PeerProof
 from mirror.oci.digest import Digest
@@ -21,6 +21,7 @@ from mirror.store.metadata.index import Link
 from mirror.transfer.context import TransferContext
 from mirror.transfer.fill import Fill
 from mirror.transfer.shared.coordination import Coordination
+from mirror.transfer.shared.lead_window import LeadLimits
 from mirror.transfer.shared.leading import LeadingFills
 from mirror.transfer.shared.peers import PeerClients
 from mirror.transfer.shared.publisher import Publisher
@@ -40,6 +41,10 @@ log = get_logger(__name__)
 # How long a blob that was wrong in the tier is not read from there, in seconds.
 CORRUPT_SECONDS = 3600.0
 MAX_CORRUPT = 10_000
+
+# Chunks of what other mirrors may follow are not longer, in bytes: several of them make the window by which
+# the mirror that fetches is ahead of the others.
+MOST_CHUNK = 1024 * 1024
 
 # Seconds without a byte after which another mirror is taken for dead: longer than it takes for its lease to
 # lapse, so that a new holder is there to follow.
@@ -100,7 +105,10 @@ class SharedFill:
 
     def __init__(self, shared: SharedTransfers, upstream: Upstream, transfer: Transfer) -> None:
         self._shared = shared
-        self._context = shared.context
+        settings = shared.context.settings
+        settings = replace(settings, chunk_size=min(settings.chunk_size, MOST_CHUNK))
+        limits = LeadLimits(**asdict(shared.context.limits), leads=lambda: self._coordination.claim)
+        self._context = replace(shared.context, settings=settings, limits=limits)
         self._upstream = upstream
         self._transfer = transfer
         self._repository = transfer.repository

@@ -81,16 +81,16 @@ class SharedSource(Source):
         self._client = client
         self._coordination = coordination
         self._peers = peers
-        self._total = total
         self._broken = 0
         self._parallel_slots = self.slots
+        self._follower_slots = SourceSlots(total, 1)
         self._next_look = 0.0
         self.is_wrong = False  # its bytes have not the digest
         self.was_followed = False
 
     def follow(self) -> None:
         """Use one connection: another mirror's file is followed."""
-        self.slots, self.was_followed = SourceSlots(self._total, 1), True
+        self.slots, self.was_followed = self._follower_slots, True
         self._next_look = asyncio.get_running_loop().time() + LOOK_SECONDS
 
     @asynccontextmanager
@@ -100,9 +100,12 @@ class SharedSource(Source):
         """Open a blob where it is now. Raises UpstreamError OFFLINE where only the upstream can help."""
         async with AsyncExitStack() as stack:
             place, body = await self._open(stack, digest, span)
+            watched = (place, digest)
             yield BlobBody(
                 NAME,
-                BodyReaders(lambda: self._watched(place, body), lambda: self._watched_directly(place, body)),
+                BodyReaders(
+                    lambda: self._watched(watched, body), lambda: self._watched_directly(watched, body)
+                ),
                 (body.start, None),
                 body.total,
                 whole=body.whole,
@@ -126,7 +129,7 @@ class SharedSource(Source):
                     self._client_of(place).open_blob("", digest, start, stop)
                 )
             except UpstreamError:
-                self._coordination.record_failure(place)
+                self._coordination.record_failure(place, self._behind(place, digest))
         raise UpstreamError(Failure.OFFLINE, "not in the shared tier")
 
     def _client_of(self, place: Place) -> RegistryClient:
@@ -136,25 +139,25 @@ class SharedSource(Source):
         self.follow()
         return self._peers.get(place.peer.address)
 
-    async def _watched(self, place: Place, body: BlobBody) -> AsyncGenerator[bytes]:
+    async def _watched(self, watched: tuple[Place, Digest], body: BlobBody) -> AsyncGenerator[bytes]:
         try:
             async for chunk in body.chunks():
                 yield chunk
-                await self._leave_if_stored(place)
+                await self._leave_if_stored(watched[0])
         except UpstreamError as error:
-            raise self._failed(place, error) from None
+            raise self._failed(watched, error) from None
 
-    def _watched_directly(self, place: Place, body: BlobBody) -> PartReader | None:
+    def _watched_directly(self, watched: tuple[Place, Digest], body: BlobBody) -> PartReader | None:
         read = body.direct_reader()
         if read is None:
             return None
 
         async def next_parts() -> Sequence[bytes | memoryview]:
             try:
-                await self._leave_if_stored(place)
+                await self._leave_if_stored(watched[0])
                 return await read()
             except UpstreamError as error:
-                raise self._failed(place, error) from None
+                raise self._failed(watched, error) from None
 
         return next_parts
 
@@ -171,9 +174,14 @@ class SharedSource(Source):
         if is_stored:
             raise UpstreamError(Failure.UNREACHABLE, "the object store has the blob now")
 
-    def _failed(self, place: Place, error: UpstreamError) -> UpstreamError:
+    def _behind(self, place: Place, digest: Digest) -> int:
+        if place.peer is None or self._peers is None:
+            return 0
+        return self._peers.get(place.peer.address).behind(digest)
+
+    def _failed(self, watched: tuple[Place, Digest], error: UpstreamError) -> UpstreamError:
         """Return the error of a body that broke: the rest is asked for again, wherever it is then."""
-        self._coordination.record_failure(place)
+        self._coordination.record_failure(watched[0], self._behind(*watched))
         self._broken += 1
         kind = Failure.OFFLINE if self._broken > MOST_BROKEN else Failure.UNREACHABLE
         return UpstreamError(kind, error.message)

@@ -14,6 +14,7 @@ from enum import Enum
 from mirror.oci.ranges import Span
 from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import GrowingFile
+from mirror.transfer.transfer import FillWindow
 
 # Time without a client, in seconds, after which a parked fill ends. Lazy clients come back within seconds,
 # and a new fill costs a HEAD or a redirect.
@@ -50,6 +51,8 @@ class RestPolicy:
         demand: Demand,
         idle_seconds: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        window: FillWindow | None = None,
     ) -> None:
         self.demand = demand
         self.attended = True
@@ -58,6 +61,7 @@ class RestPolicy:
         self._way = way
         self._idle_seconds = idle_seconds
         self._clock = clock
+        self._window = window
         self._used = clock()  # when something that was asked for was missing, or a client was here
         if way is RestWay.ALWAYS:
             demand.set_whole()
@@ -73,7 +77,7 @@ class RestPolicy:
         if wanted or self.attended:
             self._used = self._clock()
         if wanted or self.demand.whole:
-            return wanted
+            return wanted if self._window is None else self._window.cut(growing, wanted)
         if self._way is RestWay.IDLE and self._idle_seconds() >= IDLE_SECONDS:
             self.fetches_rest = True
             return missing

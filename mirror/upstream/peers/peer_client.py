@@ -1,11 +1,12 @@
 """A client of another mirror: the blob that it downloads now, from an offset on, as its bytes come."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from mirror.access.peer_proof import ANSWER_HEADER, REQUEST_HEADER, PeerProof, subject
+from mirror.access.peer_proof import ANSWER_HEADER, BEHIND_HEADER, REQUEST_HEADER, PeerProof, subject
 from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
@@ -15,6 +16,7 @@ from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.request import OutgoingRequest
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.registry_client import RegistryClient
+from mirror.util.ttl_cache import TTLCache
 
 # The name of all peers in metrics and messages.
 PEERS = "peers"
@@ -27,6 +29,12 @@ MISDIRECTED = 421
 
 # Attempts to reach the process that downloads the blob.
 ATTEMPTS = 16
+
+# How long it is known how far this mirror is behind others, in seconds, and of how many blobs.
+BEHIND_SECONDS = 60.0
+MOST_BEHIND = 1000
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class PeerClient(RegistryClient):
@@ -50,6 +58,11 @@ class PeerClient(RegistryClient):
         self._transport.bypass_proxies()
         self._proof = proof
         self._wall_clock = wall_clock
+        self._behind: TTLCache[Digest, int] = TTLCache(BEHIND_SECONDS, MOST_BEHIND)
+
+    def behind(self, digest: Digest) -> int:
+        """Return by how many bytes this mirror was behind another one that follows, when it asked last."""
+        return self._behind.get(digest) or 0
 
     @asynccontextmanager
     async def open_blob(
@@ -84,6 +97,8 @@ class PeerClient(RegistryClient):
         async with client.open(request) as response:
             if not self._proof.verify_answer(response.headers.get(ANSWER_HEADER, ""), nonce, about):
                 raise UpstreamError(Failure.INVALID, "another mirror has not the secret of the peers")
+            if _NUMBER.fullmatch(behind := response.headers.get(BEHIND_HEADER, "")):
+                self._behind.put(digest, int(behind))
             readers = BodyReaders(partial(client.chunks, response), partial(client.direct_reader, response))
             asked = Span(start, 2**63 - 1 if stop is None else stop)
             yield blob_body(self.name, response, asked, readers)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, cast
 
 from mirror.oci.digest import Digest
@@ -12,13 +12,16 @@ from mirror.shared.probe import Fitness
 from mirror.shared.tier import SharedTier
 from mirror.transfer.download import PAUSES
 from mirror.transfer.shared.coordination import Coordination
+from mirror.transfer.shared.lead_window import LeadWindow
 from mirror.transfer.shared.peers import PeerClients
 from mirror.transfer.shared.publisher import UPLOADS
 from mirror.transfer.shared.shared_source import SharedSource
 from mirror.upstream.body import BlobBody, BodyReaders
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http_client import DirectLocation
+from mirror.util.callbacks import ignore
 from mirror.util.tasks import Tasks
+from mirror.web.peers.listener import TURNS
 from tests.bench.swarm.lines import Line, LineCut, transfer
 from tests.bench.swarm.site import MirrorLeases, Site
 from tests.bench.swarm.upstream import ROUND_TRIP, GrowingBlob, UpstreamFill
@@ -26,6 +29,9 @@ from tests.bench.swarm.upstream import ROUND_TRIP, GrowingBlob, UpstreamFill
 # Bytes of one flow on a line, and of one part of an upload, of which several are on their way.
 PIECE = 1024 * 1024
 PARTS = 4
+
+# Seconds after which a mirror that follows asks for its next span.
+SPAN_SECONDS = 2.0
 ZEROS = memoryview(bytes(PIECE))
 
 
@@ -51,6 +57,8 @@ class Mirror:
         self.peers = PeerClients(lambda address: cast(Any, Peer(self, address)), self.tasks)
         self.blobs: dict[Digest, GrowingBlob] = {}
         self.uploads = asyncio.Semaphore(UPLOADS)
+        self.windows: dict[Digest, LeadWindow] = {}
+        self.turns = asyncio.Semaphore(TURNS)
 
     async def pull(self, begin: float) -> None:
         """Pull all layers, some at a time, from `begin` on."""
@@ -70,6 +78,7 @@ class Mirror:
     async def fill(self, digest: Digest) -> None:
         """Fill one blob, as `SharedFill` does."""
         blob = self.blobs[digest] = GrowingBlob(self.site.plan.layer_bytes)
+        self.windows[digest] = LeadWindow(ignore, lambda: 1, self.site.loop.time)
         coordination = Coordination(
             self.tier, digest, lambda _: self.tier.usable, follows=True, clock=self.site.loop.time
         )
@@ -97,7 +106,7 @@ class Mirror:
         upload = self.tasks.spawn(self._upload(digest, blob), name="upload") if streamed else None
         try:
             await asyncio.sleep(ROUND_TRIP)  # a HEAD, which opens the link
-            await UpstreamFill(blob, self.site.loop.time, self.site.plan.wan).run()
+            await UpstreamFill(blob, self.site.loop.time, self.site.plan.wan, self.windows[digest]).run()
         finally:
             self.site.figures.upstream_bytes += blob.received - before
         if claim is not None:
@@ -160,6 +169,10 @@ class Peer:
     def __init__(self, mirror: Mirror, address: str) -> None:
         self._mirror = mirror
         self._other = mirror.site.mirrors[address]
+        self._behind: dict[Digest, int] = {}
+
+    def behind(self, digest: Digest) -> int:
+        return self._behind.get(digest, 0)
 
     @asynccontextmanager
     async def open_blob(
@@ -171,16 +184,21 @@ class Peer:
             raise UpstreamError(Failure.UNREACHABLE, "another mirror does not answer")
 
         async def chunks() -> AsyncGenerator[bytes]:
-            offset = start
-            while offset < blob.size:
-                if (length := min(blob.prefix - offset, PIECE)) <= 0:
-                    await blob.changed.wait()
-                    if other.leases.dead:
-                        raise UpstreamError(Failure.UNREACHABLE, "another mirror was killed")
-                    continue
-                await _sent(length, other.up, mirror.down)
-                yield cast(bytes, ZEROS[:length])
-                offset += length
+            offset, window, next_span = start, other.windows[digest], 0.0
+            with window.following(start):
+                while offset < blob.size:
+                    if (now := mirror.site.loop.time()) >= next_span:
+                        self._behind[digest], next_span = window.best - offset, now + SPAN_SECONDS
+                    if (length := min(blob.prefix - offset, PIECE)) <= 0:
+                        await blob.changed.wait()
+                        if other.leases.dead:
+                            raise UpstreamError(Failure.UNREACHABLE, "another mirror was killed")
+                        continue
+                    async with nullcontext() if offset >= window.best else other.turns:
+                        await _sent(length, other.up, mirror.down)
+                    yield cast(bytes, ZEROS[:length])
+                    offset += length
+                    window.advance(offset)
 
         yield _body(chunks, start, blob.size)
 

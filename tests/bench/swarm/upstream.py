@@ -2,18 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from mirror.config.schema import FillSettings
 from mirror.oci.ranges import Span
+from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import plan
 from mirror.transfer.download import TICK
-from mirror.transfer.plan import DEFAULT_LIMITS, ConcurrencyLimit, Segment
+from mirror.transfer.plan import ConcurrencyLimit, Segment
+from mirror.transfer.shared.lead_window import LeadLimits, LeadWindow
+from mirror.transfer.shared.shared_fill import MOST_CHUNK
 
 # Seconds from a request to its first byte, and bytes a second of one connection.
 ROUND_TRIP = 0.05
 CONNECTION = 12.5e6
 
 SETTINGS = FillSettings()
+CHUNK = MOST_CHUNK
+LIMITS = LeadLimits(leads=lambda: True)
 
 
 class GrowingBlob:
@@ -24,6 +30,19 @@ class GrowingBlob:
         self.received = 0  # bytes that this mirror has fetched from the upstream
         self.changed = asyncio.Event()
         self._done: list[Span] = []
+        self.chunk_size = CHUNK
+        self.withheld = False
+
+    @property
+    def chunks(self) -> "GrowingBlob":
+        return self
+
+    def contiguous(self) -> int:
+        return self.prefix
+
+    def awaited_offsets(self) -> list[int]:
+        """Return where the client waits."""
+        return [self.prefix]
 
     @property
     def prefix(self) -> int:
@@ -54,8 +73,11 @@ class GrowingBlob:
 class UpstreamFill:
     """A download of what is missing, over as many connections as pay."""
 
-    def __init__(self, blob: GrowingBlob, clock: Callable[[], float], line: float) -> None:
+    def __init__(
+        self, blob: GrowingBlob, clock: Callable[[], float], line: float, window: LeadWindow
+    ) -> None:
         """`line`: bytes a second for all connections together."""
+        self._window = window
         self._blob = blob
         self._clock = clock
         self._line = line
@@ -71,14 +93,14 @@ class UpstreamFill:
 
     def _assign(self) -> None:
         blob, large = self._blob, self._blob.size > SETTINGS.parallel_above
-        missing = blob.missing()
+        missing = self._window.cut(cast(GrowingFile, blob), blob.missing())
         level = self._concurrency.level if large else 1
         speed = max((each.speed() for each in self._segments), default=0.0)
         while len(self._segments) < level:
             left = sum(gap.length for gap in missing) - sum(each.left for each in self._segments)
             sharers = max(level, self._concurrency.likely(self._clock()))
-            length = DEFAULT_LIMITS.span_length(max(left, 1), sharers, speed, SETTINGS.chunk_size)
-            span = plan.next_span(missing, self._segments, [blob.prefix], length, SETTINGS.chunk_size)
+            length = LIMITS.span_length(max(left, 1), sharers, speed, CHUNK)
+            span = plan.next_span(missing, self._segments, [blob.prefix], length, CHUNK)
             if span is None:
                 return
             self._segments.append(Segment("upstream", span.start, span.stop, self._clock()))

@@ -1,5 +1,7 @@
 """Places of a blob: the object store, a mirror that fetches it, the upstream."""
 
+import asyncio
+
 import pytest
 
 from mirror.shared.content import verified
@@ -8,7 +10,7 @@ from mirror.shared.lease_text import new_holder
 from mirror.shared.memory import MemoryLeases, MemoryTier
 from mirror.shared.tier import SharedTier
 from mirror.transfer.shared import coordination
-from mirror.transfer.shared.coordination import Coordination, Place
+from mirror.transfer.shared.coordination import FAR_BEHIND, HANDICAP, Coordination, Place
 from tests.unit.shared.test_tier import DATA, DIGEST, chunks, started, tier_of
 
 KEY = f"fill/sha256/{DIGEST.encoded}"
@@ -90,6 +92,46 @@ async def test_place_after_the_death_of_a_mirror_is_the_upstream_for_one(leases:
     await leases.release(KEY, next_holder)
     assert await known.place() is None
     assert (known.claim is not None, known.left_to_another) == (True, False)
+    await shared.close()
+
+
+async def test_lease_of_a_dead_mirror_is_left_to_one_that_has_more(leases: MemoryLeases) -> None:
+    """A mirror far behind looks, and follows who claims it; after a while it claims the blob itself."""
+    shared = await mirror(leases)
+    holder = await hold(leases)
+    known = of(shared)
+    dead = await known.place()
+    assert dead is not None
+    known.record_failure(dead, FAR_BEHIND + 1)
+    await leases.release(KEY, holder)
+    asking = asyncio.ensure_future(known.place())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert await leases.holder(KEY) is None
+    next_holder = await hold(leases, "http://10.0.0.3:5002")
+    again = await asking
+    assert again == Place(next_holder)
+    known.record_failure(again, FAR_BEHIND + 1)
+    await leases.release(KEY, next_holder)
+    asking = asyncio.ensure_future(known.place())
+    await asyncio.sleep(0)
+    clock[0] += HANDICAP
+    assert await asking is None
+    assert known.claim is not None
+    await shared.close()
+
+
+async def test_lease_of_a_dead_mirror_is_for_one_that_was_in_front(leases: MemoryLeases) -> None:
+    """A mirror that nobody was ahead of claims at once."""
+    shared = await mirror(leases)
+    holder = await hold(leases)
+    known = of(shared)
+    dead = await known.place()
+    assert dead is not None
+    known.record_failure(dead, FAR_BEHIND)
+    await leases.release(KEY, holder)
+    assert await known.place() is None
+    assert known.claim is not None
     await shared.close()
 
 

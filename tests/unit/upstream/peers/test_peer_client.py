@@ -3,7 +3,7 @@
 import pytest
 from aiohttp import web
 
-from mirror.access.peer_proof import ANSWER_HEADER, REQUEST_HEADER, PeerProof, subject
+from mirror.access.peer_proof import ANSWER_HEADER, BEHIND_HEADER, REQUEST_HEADER, PeerProof, subject
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.upstream.errors import UpstreamError
@@ -73,3 +73,21 @@ async def test_peer_that_is_never_right_ends() -> None:
         with pytest.raises(UpstreamError):
             await read(client_of(site.url), 0, None)
         assert 1 < len(site.log) < 20
+
+
+@pytest.mark.parametrize(
+    ("said", "known"), [("4711", 4711), ("0", 0), ("", 0), ("-1", 0), ("1" * 19, 0), ("1e9", 0), ("²", 0)]
+)
+async def test_peer_tells_how_far_this_mirror_is_behind(said: str, known: int) -> None:
+    """A number of bytes is believed; anything else is as if nothing had been said."""
+
+    async def handle(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        right = answer(SECRET, request)
+        right.headers[BEHIND_HEADER] = said
+        return right
+
+    async with Site(handle) as site:
+        client = client_of(site.url)
+        assert client.behind(DIGEST) == 0
+        assert await read(client, 4, None) == DATA[4:]
+        assert client.behind(DIGEST) == known

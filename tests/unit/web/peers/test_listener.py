@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link
 from mirror.store.store import Store
 from mirror.transfer.shared.leading import LeadingFills
-from mirror.web.peers.listener import PeerListener
+from mirror.web.peers.listener import PIECE, SHORT_PIECE, PeerListener, Turns
 from tests.wire import Reply, Wire
 
 PROOF = PeerProof("a-secret-of-all-mirrors")
@@ -97,3 +97,67 @@ async def test_connections_of_anybody_are_bounded(address: str) -> None:
         async with asyncio.timeout(60):
             assert (await ask(address, header, "Range: bytes=0-")).body == DATA
             assert await silent[0].reader.read() == b""
+
+
+async def test_turns_are_for_some_at_a_time() -> None:
+    """A third one waits until one of two has been sent its piece, and pieces are short meanwhile."""
+    turns, gates, done = Turns(2, 60), [asyncio.Event() for _ in range(3)], asyncio.Event()
+    sent: list[int] = []
+
+    async def send(number: int) -> None:
+        await gates[number].wait()
+        sent.append(number)
+        if sent == [1, 2]:
+            done.set()
+
+    async with asyncio.TaskGroup() as group:
+        assert turns.piece == PIECE
+        for number in range(3):
+            group.create_task(turns.take(send(number)))
+        gates[2].set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (sent, turns.piece) == ([], SHORT_PIECE)
+        gates[1].set()
+        await done.wait()
+        assert turns.piece == PIECE
+        gates[0].set()
+
+
+async def test_turn_of_a_slow_mirror_ends() -> None:
+    """One that takes its piece slowly keeps it, and others are sent theirs; errors are the sending's."""
+    turns, gate = Turns(1, 0.0), asyncio.Event()
+
+    async def send() -> None:
+        await gate.wait()
+        raise ConnectionResetError
+
+    async with asyncio.TaskGroup() as group:
+        slow = group.create_task(_expect_reset(turns.take(send())))
+        await turns.take(asyncio.sleep(0))
+        assert not slow.done()
+        gate.set()
+
+
+async def _expect_reset(sending: Awaitable[None]) -> None:
+    with pytest.raises(ConnectionResetError):
+        await sending
+
+
+async def test_turn_that_is_cancelled_is_another_ones() -> None:
+    """A mirror that leaves in its turn keeps nobody from it, and its write ends."""
+    turns, ended = Turns(1, 60), asyncio.Event()
+
+    async def send() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    task = asyncio.ensure_future(turns.take(send()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await turns.take(asyncio.sleep(0))
+    await ended.wait()
