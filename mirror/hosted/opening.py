@@ -58,5 +58,5 @@ def open_hosted(
 ) -> tuple[HostedRegistry, Uploads, HostedUpkeep]:
     """Open the registries, and let the cache answer for them."""
     registry, uploads = HostedRegistry(store, hosted, tasks), Uploads(store, hosted)
-    cache.host([each.name for each in hosted], registry.content)
+    cache.origins.host([each.name for each in hosted], registry.content)
     return registry, uploads, HostedUpkeep(registry, uploads, hosted, tasks, metrics)

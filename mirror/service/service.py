@@ -184,7 +184,7 @@ class Service:
 
     async def close(self) -> None:
         """Stop fills where they are (the next start resumes them), and close everything."""
-        self.cache.stop_prefetch()
+        self.cache.prefetch.stop()
         await self._tasks.close()
         await self.statistics.close()
         if self.shared is not None:
@@ -205,7 +205,7 @@ class Service:
             if blobs:
                 log.info(event, blobs=len(blobs), bytes=size)
             if blobs and reason is EvictionReason.USED:
-                self.cache.pause_prefetch()
+                self.cache.prefetch.pause()
 
     def _on_scrubbed(self, step: FsckStep) -> None:
         self.metrics.scrubbed_bytes.inc(step.read)

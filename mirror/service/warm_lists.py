@@ -55,8 +55,8 @@ class WarmLists:
         from mirror.cache.pull.walk import Wanted
         from mirror.manage.warm.run import WarmRun
 
-        budget = self._cache.pull_budget(plan.leave, on_pause)
-        source = self._cache.pull_source(Wanted(plan.platforms, plan.referrers, budget))
+        budget = self._cache.pulls.budget(plan.leave, on_pause)
+        source = self._cache.pulls.source(Wanted(plan.platforms, plan.referrers, budget))
         return WarmRun(source, (UpstreamError, StoreError))
 
     async def pin(self, pins: Iterable[Pin]) -> None:

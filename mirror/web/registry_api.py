@@ -142,7 +142,7 @@ class RegistryApi:
         record.digest = digest
         if record.age_matters:
             by_author = self._access.trusts_created(repository)
-            birth = self._cache.birth(repository, digest, by_author=by_author)
+            birth = self._cache.images.birth(repository, digest, by_author=by_author)
             self._access.authorise_age(record, target, await self._within_header_timeout(target, birth))
         # What a tag is may depend on what the client takes; what a digest is does not.
         vary = {"Vary": f"Accept, {responses.NAMESPACE}"} if isinstance(reference, Tag) else {}
@@ -281,7 +281,7 @@ class RegistryApi:
             async with limit or self._time_limit(repository):
                 return await answer
         except TimeoutError:
-            self._cache.report_timeout(repository, self._header_timeout)
+            self._cache.patience.report_timeout(repository, self._header_timeout)
             raise UpstreamError(Failure.TIMEOUT, "no answer from the upstream in time") from None
 
     def _time_limit(self, repository: Repository) -> TimeLimit:
@@ -289,9 +289,9 @@ class RegistryApi:
 
         Not shorter for the disk.
         """
-        early = self._cache.time_limit(repository, self._header_timeout)
+        early = self._cache.patience.limit(repository, self._header_timeout)
         return TimeLimit(
-            self._header_timeout, (early, partial(self._cache.report_timeout, repository, early))
+            self._header_timeout, (early, partial(self._cache.patience.report_timeout, repository, early))
         )
 
     async def _wait_first_readable(self, reader: BlobContent, spans: list[Span], deadline: float) -> None:

@@ -163,7 +163,7 @@ async def test_pages_hide_images_that_are_too_young_for_their_visitor(
             assert digest.encode() not in reply.body or "@" in reference
             page = await mirror.ask(f"/images/{reference}", client=STRANGER)
             assert (page.status, b"layer" in page.body.lower()) == (403, False)
-        mirror.service.cache.clock = lambda: time.time() + 4 * 86_400
+        mirror.service.cache.images.clock = lambda: time.time() + 4 * 86_400
         rows = (await mirror.api(path, client=STRANGER))["rows"]
         assert [each["tag"] for each in rows] == ["1", "2-rc1"]
         assert (await mirror.api("image?reference=hub.test/team/open:1", client=STRANGER))["tag"] == "1"

@@ -236,7 +236,7 @@ class World:
         held = {self.names[content] for content in BLOBS if self.held(content)}
         yield from (digest for digest in flights if str(digest) not in held)
         # A busy prefetch worker has a fill or is about to start one.
-        yield from range(cache._prefetch._workers - len(cache._prefetch._unjoined))
+        yield from range(cache.prefetch._workers - len(cache.prefetch._unjoined))
         yield from (content for content in self.names if self.transfers(content) > self.held(content))
 
     async def settle(self) -> None:

@@ -24,7 +24,7 @@ class ContentChecks:
     async def check_manifest(self, cache: Cache, repository: Repository, answer: ManifestAnswer) -> None:
         """Raise LimitExceeded if the client may not have a blob of the image."""
         if self._largest is not None:
-            manifest = await cache.read_manifest(answer)
+            manifest = await cache.images.read_manifest(answer)
             sizes = (
                 [each.size for each in manifest.children() if not each.urls] if manifest is not None else []
             )
@@ -33,7 +33,7 @@ class ContentChecks:
             if self._budget is not None:
                 self._budget.check()
         except LimitExceeded:
-            if await cache.count_missing(repository, answer.digest):
+            if await cache.images.missing_blobs(repository, answer.digest):
                 raise
 
     async def check_blob(self, cache: Cache, repository: Repository, digest: Digest) -> None:

@@ -113,7 +113,7 @@ async def serve(
         await first_of(stop.wait(), listeners.retire_requested.wait())
         server.report_to(None)
         await _stop_accepting(runner, listeners, acceptor, pages)
-        service.cache.stop_prefetch()
+        service.cache.prefetch.stop()
         if not stop.is_set():
             await app.retire(server, config.server.shutdown_timeout, stop)
         await app.drain(server, config.server.shutdown_timeout)

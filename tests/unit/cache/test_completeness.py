@@ -90,7 +90,7 @@ async def test_completeness_of_an_index_needs_one_platform(
     for image in (whole, half):
         await get(mirror.address, f"{X}/manifests/{image.manifest}")
     await fetch(mirror, whole)
-    offline.service.cache._completeness._counts = TTLCache(0.0, 1)
+    offline.service.cache.images._completeness._counts = TTLCache(0.0, 1)
     assert (await get(offline.address, f"{X}/manifests/one")).status == 200
     assert (await get(offline.address, f"{X}/manifests/none")).status == 404
 

@@ -290,7 +290,7 @@ async def test_prefetch_of_a_hot_manifest_does_not_read_the_disk(hub: FakeRegist
     cache = one.service.cache
     await cache.get_manifest(X, image.manifest)
     assert workers(one) == []
-    cache._prefetch._examined = TTLCache(0.0, 1)
+    cache.prefetch._examined = TTLCache(0.0, 1)
     for _ in range(2):
         await cache.get_manifest(X, image.manifest)
         assert len(workers(one)) == 1
@@ -374,7 +374,7 @@ async def test_prefetch_ignores_a_stale_manifest(hub: FakeRegistry, one: Running
     """The upstream has just failed to answer."""
     data = image_manifest(b"{}", [b"layer"])
     stale = ManifestAnswer(data, Digest.of(data), OCI_MANIFEST, Outcome.STALE)
-    one.service.cache._prefetch.enqueue(X, stale)
+    one.service.cache.prefetch.enqueue(X, stale)
     assert workers(one) == []
 
 
@@ -397,7 +397,7 @@ async def test_prefetch_is_cancelled_when_the_mirror_stops(hub: FakeRegistry, on
     """Prefetches end at once, while clients are still served; a later request resumes the fill."""
     image, gate = await started(hub, one)
     flight = one.service.cache._blobs._flights.get(image.layers[0])
-    one.service.cache.stop_prefetch()
+    one.service.cache.prefetch.stop()
     # A client that found the flight a moment before starts again.
     assert flight is not None
     flight.join(TimeLimit())

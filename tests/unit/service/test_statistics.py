@@ -32,7 +32,7 @@ async def test_statistics_of_a_bad_disk_have_the_other_metrics(
     async def failing() -> tuple[int, int]:
         raise StoreError("disk")
 
-    monkeypatch.setattr(service._store, "stats", failing)
+    monkeypatch.setattr(service._store.upkeep, "stats", failing)
     body, _ = await service.statistics.exposition()
     assert b"registry_mirror_tasks" in body
     await service.close()

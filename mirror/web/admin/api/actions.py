@@ -235,7 +235,7 @@ class Actions:
         root = contents.images[0].root.digest
         wanted: dict[Tag | Digest, Digest] = {each: each for each in contents.manifests if each != root}
         wanted[image.reference or root] = root
-        await visitor.authorise_pull(image.repository, wanted, self._desk.service.cache.birth)
+        await visitor.authorise_pull(image.repository, wanted, self._desk.service.cache.images.birth)
 
     def _ended(self) -> None:
         self._bundles -= 1

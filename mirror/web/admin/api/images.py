@@ -169,7 +169,7 @@ class Images:
         found = await self._desk.management.images.detail(image.repository, image.reference, time.time())
         if found is None:
             raise _unknown(wanted.reference)
-        birth, digest = self._desk.service.cache.birth, Digest.parse(found.digest)
+        birth, digest = self._desk.service.cache.images.birth, Digest.parse(found.digest)
         await visitor.authorise_image(image.repository, image.reference, digest, birth)
         return found
 
@@ -193,7 +193,7 @@ class Images:
 
     async def _may_pull(self, visitor: PageVisitor, found: FoundTag) -> bool:
         """Return whether the rules let the visitor pull a tag, whose image may be too young."""
-        birth, tag = self._desk.service.cache.birth, Tag(found.tag)
+        birth, tag = self._desk.service.cache.images.birth, Tag(found.tag)
         try:
             await visitor.authorise_image(found.repository, tag, Digest.parse(found.entry.digest), birth)
         except (RegistryError, ValueError):  # ValueError: an entry that cannot be read

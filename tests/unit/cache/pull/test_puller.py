@@ -42,7 +42,7 @@ async def mirror(hub: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
 
 
 def pull_of(service: Service, wanted: Wanted = EVERYTHING, reference: Tag | Digest = T) -> ImagePull:
-    return service.cache.pull(X, reference, wanted)
+    return service.cache.pulls.pull(X, reference, wanted)
 
 
 async def pulled(service: Service, wanted: Wanted = EVERYTHING) -> ImageProgress:
@@ -176,7 +176,7 @@ async def test_pull_for_a_second_repository_is_confirmed_there(hub: FakeRegistry
     account = {"username": "me", "password": "secret"}
     async with running(hub, tmp_path, upstream=account) as mirror:
         assert (await pulled(mirror.service)).state == "done"
-        other = mirror.service.cache.pull(Repository("docker.io", "library/y"), T)
+        other = mirror.service.cache.pulls.pull(Repository("docker.io", "library/y"), T)
         assert [each async for each in other][-1].state == "done"
         for layer in image.layers:
             assert hub.requests("GET", layer) == 1

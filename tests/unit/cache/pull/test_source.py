@@ -23,7 +23,7 @@ async def test_source_lists_the_tags_of_all_pages(hub: FakeRegistry, tmp_path: P
     for name in names:
         hub.add_image("library/x", name, [])
     async with mirror_of(hub, tmp_path, tags={"fresh": 0}) as mirror:
-        assert await mirror.service.cache.pull_source(Wanted()).tags(X) == names
+        assert await mirror.service.cache.pulls.source(Wanted()).tags(X) == names
     assert hub.requests("GET", "/tags/list") == 4
 
 
@@ -45,7 +45,7 @@ async def test_source_gives_no_old_list(hub: FakeRegistry, tmp_path: Path) -> No
     """The tags that are known here are not all there are."""
     hub.add_image("library/x", "t", [])
     async with mirror_of(hub, tmp_path, tags={"fresh": 0}) as mirror:
-        source = mirror.service.cache.pull_source(Wanted())
+        source = mirror.service.cache.pulls.source(Wanted())
         assert [each async for each in source.pull(X, Tag("t"))][-1].state == "done"
         hub.fault(Fault(status=500), times=99)
         with pytest.raises(UpstreamError, match="no list of tags"):
@@ -56,7 +56,7 @@ async def test_source_tells_what_is_absent(hub: FakeRegistry, tmp_path: Path) ->
     image = hub.add_image("library/x", "t", some_layers(1))
     other = Digest.of(b"other")
     async with mirror_of(hub, tmp_path) as mirror:
-        source = mirror.service.cache.pull_source(Wanted())
+        source = mirror.service.cache.pulls.source(Wanted())
         pull = source.pull(X, image.manifest)
         assert [each async for each in pull][-1].state == "done"
         assert await source.absent([*pull.digests(), other]) == [other]

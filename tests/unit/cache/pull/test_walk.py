@@ -29,7 +29,7 @@ async def mirror(hub: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
 
 
 async def walked(mirror: Running, wanted: Wanted = EVERYTHING) -> ImageContents:
-    walk = ImageWalk(mirror.service.cache._puller._caches, X, wanted)
+    walk = ImageWalk(mirror.service.cache.pulls._puller._caches, X, wanted)
     await walk.run(Tag("t"))
     return walk.contents
 
