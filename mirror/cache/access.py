@@ -11,7 +11,7 @@
     confirmed with an account       any                 the link, for `recheck_access`; then the upstream.
                                                         While it gives no answer, the link: a stale answer
 
-The first three rows are `CacheDirectory.open_blob`, which gives no content, and `BlobCache` and
+The first three rows are `ContentReader.open_blob`, which gives no content, and `BlobCache` and
 `ManifestCache`, which then ask; the last two are here. Only an upstream's own word (FINAL) withdraws a link.
 """
 

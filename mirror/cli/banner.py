@@ -123,7 +123,7 @@ def room(config: "Config", folder: "CacheDirectory | None" = None) -> str:
 def _room_line(folder: "CacheDirectory") -> str:
     from mirror.util.units import size
 
-    disk, allowed = folder.room(), folder.size_limit()
+    disk, allowed = folder.evictor.room(), folder.evictor.size_limit()
     return f"{size(disk.free)} of {size(disk.total)} free, {size(disk.used)} cached, {size(allowed)} allowed"
 
 

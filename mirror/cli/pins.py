@@ -271,7 +271,7 @@ def note_excess(config: "Config") -> None:
         with closing(open_cache(config.cache.dir, config.cache)) as folder:
             by_command = (each.pin for each in folder.pins.all() if not each.configured)
             kept = sum(folder.pins.closure([*config.pins(), *by_command]).values())
-            allowed = folder.size_limit()
+            allowed = folder.evictor.size_limit()
         if kept > allowed:
             tell(
                 f"Note: pins need {size(kept)}, and {size(allowed)} are allowed. The mirror keeps them "

@@ -125,7 +125,7 @@ class GarbageCollector:
             old_tags = list(self._tags(repository))
             old_links = list(self._links(repository, named))
             if self._remove and (old_tags or old_links):
-                self._folder.remove_images(repository, old_tags, old_links, ())
+                self._folder.writer.remove_images(repository, old_tags, old_links, ())
             yield from (GarbageItem(TAG, f"{repository}:{tag}") for tag in old_tags)
             yield from (GarbageItem(LINK, f"{repository}@{digest}") for digest in old_links)
 

@@ -82,7 +82,7 @@ class Inventory:
 
     def __init__(self, folder: CacheDirectory) -> None:
         self._folder = folder
-        self._closures = Closures(folder.index, folder.read)
+        self._closures = Closures(folder.index, folder.reader.read)
         self._usage = ReferenceCounts(folder.index, memoise=True)
 
     def images(self, wanted: ImagePattern) -> Iterator[ImageSummary]:
@@ -102,7 +102,7 @@ class Inventory:
         3. each manifest without a tag that no image of 1, 2 or 3 contains
         """
         # Manifests are parsed once for each repository, although they are asked for more often.
-        self._closures = Closures(self._folder.index, self._folder.read, {})
+        self._closures = Closures(self._folder.index, self._folder.reader.read, {})
         found: list[tuple[str, TagEntry, Part]] = []
         signatures: list[tuple[str, TagEntry, Part]] = []
         for tag, entry in tags(self._folder.index, repository, EVERY_TAG):
@@ -198,7 +198,7 @@ class Inventory:
         return None if known is None or known.gone is None else known.gone.since
 
     def _config_platform(self, digest: Digest) -> str | None:
-        data = self._folder.read(digest, SMALL_BYTES)
+        data = self._folder.reader.read(digest, SMALL_BYTES)
         try:
             return None if data is None else platform_of(json_text.parse(data))
         except ValueError:

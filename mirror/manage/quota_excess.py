@@ -44,7 +44,7 @@ def quota_excess(
 
     Nothing of `keep` or `keep_files`, nothing that is pinned or being read, and no running download.
     """
-    with folder.eviction_lock():
+    with folder.evictor.lock():
         guard = EvictionGuard(keep, folder.pins)
         before = now - IN_USE
         old = _too_old(folder, guard, now, remove=remove)
@@ -63,7 +63,7 @@ def quota_excess(
 
 
 def _too_old(folder: CacheDirectory, guard: EvictionGuard, now: float, *, remove: bool) -> list[EvictedBlob]:
-    max_age = folder.quota.max_age
+    max_age = folder.evictor.quota.max_age
     if max_age == math.inf:
         return []
     evicted = folder.blobs.evict(now - max(max_age, IN_USE), None, guard, remove=remove).evicted
@@ -71,9 +71,9 @@ def _too_old(folder: CacheDirectory, guard: EvictionGuard, now: float, *, remove
 
 
 def _excess(folder: CacheDirectory, freed: Freed) -> int:
-    room = folder.room()
+    room = folder.evictor.room()
     free = room.free + freed.accounted + freed.unaccounted
-    return folder.quota.excess(replace(room, used=room.used - freed.accounted, free=free))
+    return folder.evictor.quota.excess(replace(room, used=room.used - freed.accounted, free=free))
 
 
 def _partials(

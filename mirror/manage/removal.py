@@ -42,7 +42,7 @@ class ImageRemoval:
         self._forced = forced
         self._inventory = Inventory(folder)
         self._usage = ReferenceCounts(folder.index)
-        self._closures = Closures(folder.index, folder.read)
+        self._closures = Closures(folder.index, folder.reader.read)
         self._dropped_links: Counter[str] = Counter()
         self._hosted = HostedNames(folder.index).all()
 
@@ -61,7 +61,7 @@ class ImageRemoval:
         steps = self.steps()
         while True:
             # One repository at a time: a running mirror must not wait long for its next eviction.
-            with self._folder.eviction_lock():
+            with self._folder.evictor.lock():
                 step = next(steps, None)
                 if step is None:
                     return
@@ -71,7 +71,7 @@ class ImageRemoval:
 
     def _remove(self, step: RemovalStep) -> None:
         if not step.hosted:
-            self._folder.remove_images(step.repository, step.tags, step.links, step.blobs)
+            self._folder.writer.remove_images(step.repository, step.tags, step.links, step.blobs)
             return
         HostedIndex(self._folder).remove(step.repository, step.tags, step.links)
         for digest in step.blobs:

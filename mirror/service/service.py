@@ -73,7 +73,7 @@ class Service:
         self._store = store
         self.folder = store.folder
         store.room.on_evicted = self._on_evicted
-        self._room = RoomWatch(store.folder.shortage)
+        self._room = RoomWatch(store.folder.evictor.shortage)
         self._pruner = IndexPruner(store.folder.index, store.folder.blobs)
         self.removal_epoch = store.folder.epoch.removals
         self.access_epoch = store.folder.epoch.access_changes
@@ -81,7 +81,7 @@ class Service:
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         self.upstream_details = self._upstreams.details
         accounts = self._upstreams.use_accounts
-        store.folder.trusts_unknown = not accounts
+        store.folder.reader.trusts_unknown = not accounts
         self.attempts = None if table is None else table.attempts
         self.lookups = LookupTurns(CpuLoad(limits.busy_share).saturated)
         self.processor_shares = ProcessorShares(CpuLoad(limits.busy_share).saturated)
@@ -238,12 +238,12 @@ class Service:
     async def _look_after_hosted(self) -> None:
         """Remove what is pushed and not kept; the worker that runs housekeeping does."""
         upkeep = self._hosted_upkeep
-        if upkeep is not None and await self._store.executor.run(self.folder.claim_housekeeping):
+        if upkeep is not None and await self._store.executor.run(self.folder.housekeeper.claim):
             await upkeep.run()
 
     async def _prune_index(self) -> None:
         """Keep the index within its bound; the worker that runs housekeeping does."""
-        if await self._store.executor.run(self._store.folder.claim_housekeeping):
+        if await self._store.executor.run(self._store.folder.housekeeper.claim):
             removed = await self._store.executor.run(self._pruner.run)
             if removed:
                 log.info("index pruned, links to what is not here removed", rows=removed)
@@ -251,7 +251,7 @@ class Service:
     async def _look_at_room(self) -> None:
         """Look whether there is room for the cache; the worker that runs housekeeping says so."""
         with suppress(StoreError):
-            report = await self._store.executor.run(self._store.folder.claim_housekeeping)
+            report = await self._store.executor.run(self._store.folder.housekeeper.claim)
             await self._store.executor.run(lambda: self._room.look(report=report))
 
 

@@ -43,7 +43,7 @@ class WarmLists:
     async def tick(self) -> None:
         """Begin the scheduled fetch that is due, if this worker runs housekeeping."""
         if self._scheduler is not None:
-            elected = await self._store.executor.run(self._store.folder.claim_housekeeping)
+            elected = await self._store.executor.run(self._store.folder.housekeeper.claim)
             await self._scheduler.tick(elected=elected)
 
     def status(self) -> list[dict[str, Any]]:
@@ -62,4 +62,4 @@ class WarmLists:
     async def pin(self, pins: Iterable[Pin]) -> None:
         """Pin images. Raises PinTooLarge or StoreError."""
         for each in pins:
-            await self._store.executor.run(self._store.folder.pin, each)
+            await self._store.executor.run(self._store.folder.pinning.pin, each)

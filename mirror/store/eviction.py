@@ -54,9 +54,9 @@ from msgspec.structs import replace
 from mirror.oci.digest import Digest
 from mirror.store.blobs import quota
 from mirror.store.blobs.blobs import BlobStore
-from mirror.store.blobs.entries import START, EvictedBlob, EvictionReason
+from mirror.store.blobs.entries import SMALL_BYTES, START, EvictedBlob, EvictionReason
 from mirror.store.blobs.headroom import UNUSED_SECONDS, Allowance, headroom
-from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota
+from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota, Shortage
 from mirror.store.invalidation import Epoch
 from mirror.store.lock import data_path, exclusive_lock
 from mirror.store.orphans import discard, old_partials
@@ -123,7 +123,10 @@ class Evictor:
         return DiskRoom(usage.total, usage.free - ahead, kept + written + ahead)
 
     def excess(self, ahead: int = 0, filling: Digest | None = None) -> int:
-        """Return how many bytes must go for `ahead` more bytes to be within the quota; as `room`."""
+        """Return how many bytes must go for `ahead` more bytes to be within the quota.
+
+        The fill of `filling` counts with the next bytes that it will write (ROOM_AHEAD), too.
+        """
         return self.quota.excess(self.room(filling), ahead)
 
     def can_hold(self, size: int) -> bool:
@@ -144,18 +147,22 @@ class Evictor:
         """Return how many bytes the cache may hold."""
         return self.quota.size_limit(self.room())
 
+    def shortage(self, margin: int = 0) -> Shortage | None:
+        """Return the shortage if `min_free` leaves the cache `margin` bytes or less: nothing is kept then."""
+        return self.quota.shortage(self.room(), self._folder, margin)
+
     def evict(
-        self, keep: Collection[Digest], need: int, small_bytes: int, filling: Digest | None = None
+        self, keep: Collection[Digest] = (), need: int = 0, filling: Digest | None = None
     ) -> list[EvictedBlob]:
         """Evict in the order of the module's docstring until the quota is met and `need` bytes are free.
 
-        `need` counts whatever the quota allows; `filling` is that of `room`. Among the first blobs in use,
-        those of up to `small_bytes` go last: they make little room, and are soon missed.
+        `keep` stays. `need` counts whatever the quota allows; `filling` is that of `room`. Among the first
+        blobs in use, those of up to SMALL_BYTES go last: they make little room, and are soon missed.
         """
         with self.lock():
-            return self._evict(keep, need, small_bytes, filling)
+            return self._evict(keep, need, filling)
 
-    def make_room(self, missing: int, small_bytes: int) -> list[EvictedBlob]:
+    def make_room(self, missing: int) -> list[EvictedBlob]:
         """Evict on a full disk for the next of a blob's `missing` bytes, and some more; 0 for some room.
 
         Nothing goes if all of them could not come to fit: the fill would fail all the same. That is judged
@@ -164,11 +171,9 @@ class Evictor:
         with self.lock():
             if missing and not self._can_free(missing):
                 return []
-            return self._evict((), min(missing, quota.ROOM_AHEAD) + quota.MORE_ROOM, small_bytes, None)
+            return self._evict((), min(missing, quota.ROOM_AHEAD) + quota.MORE_ROOM, None)
 
-    def _evict(
-        self, keep: Collection[Digest], need: int, small_bytes: int, filling: Digest | None
-    ) -> list[EvictedBlob]:
+    def _evict(self, keep: Collection[Digest], need: int, filling: Digest | None) -> list[EvictedBlob]:
         evicted: list[EvictedBlob] = []
         now, kept = time.time(), EvictionGuard(keep, self._pins)
         if self.quota.max_age < math.inf:
@@ -183,7 +188,7 @@ class Evictor:
             evicted += unused
             if (left := excess - sum(each.size for each in unused)) > 0:
                 left = self._remove_partials(now - IN_USE, left)
-                evicted += self._blobs.evict_in_use(now - IN_USE, left, kept, small_bytes)
+                evicted += self._blobs.evict_in_use(now - IN_USE, left, kept, SMALL_BYTES)
         if not need:
             evicted += self._make_headroom(now - UNUSED_SECONDS, kept, filling)
         self._warn_of_pins()

@@ -61,7 +61,7 @@ class Store:
         """Write what is in memory only, and close all connections."""
         with suppress(StoreError):
             await self._last_use.flush()
-        await self.executor.run(self.folder.release_housekeeping)
+        await self.executor.run(self.folder.housekeeper.release)
         self._memory.close_files()
         self.readers.executor.shutdown(wait=False)
         await self.executor.close(self.folder.close)

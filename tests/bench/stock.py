@@ -98,8 +98,8 @@ def put_images(folder: CacheDirectory, images: Sequence[Image]) -> None:
 
 def put_blobs(folder: CacheDirectory, blobs: dict[Digest, bytes]) -> None:
     """Put small blobs as a fill does: take a lease for each, then store all."""
-    claims = folder.acquire_leases(list(blobs))
-    folder.put_small_blobs(
+    claims = folder.fills.acquire_leases(list(blobs))
+    folder.writer.put_small_blobs(
         [(claim, blobs[claim.digest], Origin.PUBLIC) for claim in claims if claim is not None]
     )
 

@@ -20,7 +20,7 @@ def test_stock_is_whole(tmp_path: Path) -> None:
         assert folder.blobs.stats()[1] == 3 * BLOBS
         assert folder.blobs.check() == []
         one = image(1)
-        assert folder.open_blob(one.repository, list(one.blobs)[-1]).data == b"layer 7 of image 1\n"
+        assert folder.reader.open_blob(one.repository, list(one.blobs)[-1]).data == b"layer 7 of image 1\n"
 
 
 def test_scale_table_compares_sizes() -> None:

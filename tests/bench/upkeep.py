@@ -43,12 +43,12 @@ class Upkeep:
                     put_blobs(folder, {digest: data})
             with self._timed("touch"):
                 folder.blobs.touch(dict.fromkeys(blobs, time.time() - LONG_AGO))
-            held = folder.room().used
+            held = folder.evictor.room().used
         settings = CacheSettings(dir=self._cache, max_size=Amount(held - size), min_free=Amount(0))
         with closing(CacheDirectory(self._cache, settings)) as folder:
             folder.open_connections()
             with self._timed("evict"):
-                gone = folder.evict()
+                gone = folder.evictor.evict()
         assert {each.digest for each in gone} == blobs.keys(), f"{len(gone)} evicted"
 
     @contextmanager

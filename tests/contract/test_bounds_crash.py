@@ -116,19 +116,19 @@ def test_crash_before_the_entry_is_continued_for_followers(tmp_path: Path) -> No
     data = os.urandom(300_000)
     digest = Digest.of(data)
     with closing(CacheDirectory(tmp_path)) as folder:
-        partial, _ = folder.lock_partial(X, digest)
+        partial, _ = folder.fills.lock_partial(X, digest)
         assert partial is not None
-        chunks = folder.allocate(partial, len(data), 65536)
-        remote = folder.open_remote_partial(digest)
+        chunks = folder.fills.allocate(partial, len(data), 65536)
+        remote = folder.fills.open_remote_partial(digest)
         assert remote is not None
         partial.write(0, [data], None)
         chunks.record(0, len(data))
         chunks.set_verified()
-        folder.adopt(partial.verified_file())
+        folder.writer.adopt(partial.verified_file())
         partial.release()
         assert lock_path(digest, folder.partials).exists()
         lose_entry(tmp_path, digest)
-        again, local = folder.lock_partial(X, digest)
+        again, local = folder.fills.lock_partial(X, digest)
         assert again is not None
         assert not local.present
         assert again.is_continuation_of(remote)

@@ -188,8 +188,8 @@ def test_link_in_place_of_a_small_blob_is_not_written(tmp_path: Path, outside: P
     """Small blobs are written under a name that the process chooses; a link there is replaced."""
     folder = open_folder(tmp_path / "cache")
     digest = Digest.of(b"small")
-    folder._small_files._path(digest).symlink_to(outside)
-    folder._small_files.add({digest: b"small"}, Origin.PUBLIC)
+    folder.writer._small_files._path(digest).symlink_to(outside)
+    folder.writer._small_files.add({digest: b"small"}, Origin.PUBLIC)
     assert folder.blobs.read(digest, 100) == b"small"
     folder.close()
     assert untouched(outside)

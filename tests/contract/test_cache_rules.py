@@ -58,7 +58,7 @@ async def pull(mirror: Running, image: FakeImage) -> None:
 
 async def here(mirror: Running, image: FakeImage) -> list[bool]:
     """Return which layers of the image are cached."""
-    has: Callable[[Digest], bool] = mirror.service.folder.has
+    has: Callable[[Digest], bool] = mirror.service.folder.reader.has
     return [await asyncio.to_thread(has, digest) for digest in image.layers]
 
 
@@ -97,7 +97,7 @@ async def test_rule_of_a_blob_without_a_size_in_its_manifest(hub: FakeRegistry, 
         digest = hub.add_blob(MODEL, data)
         reply = await get(mirror.address, f"/v2/{MODEL}/blobs/{digest}")
         assert (reply.status, reply.body) == (200, data)
-        assert not await asyncio.to_thread(mirror.service.folder.has, digest)
+        assert not await asyncio.to_thread(mirror.service.folder.reader.has, digest)
 
 
 async def test_share_evicts_a_repositorys_own_blobs(hub: FakeRegistry, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ async def test_share_counts_a_shared_blob_in_parts(hub: FakeRegistry, tmp_path: 
         await pull(mirror, newer)
         assert await here(mirror, model) == [False]
         assert await here(mirror, newer) == [True]
-        assert await asyncio.to_thread(mirror.service.folder.has, Digest.of(base))
+        assert await asyncio.to_thread(mirror.service.folder.reader.has, Digest.of(base))
 
 
 async def test_share_leaves_pinned_blobs(hub: FakeRegistry, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ async def test_share_leaves_pinned_blobs(hub: FakeRegistry, tmp_path: Path) -> N
         await pull(mirror, pinned)
         await pull(mirror, plain)
         pin = Pin.parse(f"docker.io/{MODEL}:pinned")
-        await asyncio.to_thread(mirror.service.folder.pin, pin)
+        await asyncio.to_thread(mirror.service.folder.pinning.pin, pin)
         await pull(mirror, hub.add_image(MODEL, "more", [noise("more")]))
         assert await here(mirror, pinned) == [True]
         assert await here(mirror, plain) == [False]

@@ -96,7 +96,7 @@ async def test_full_disk_passes_through_and_recovers(hub: FakeRegistry, small_di
     async with mirror_of(hub, small_disk / "cache") as mirror:
         assert await is_kept(hub, mirror, "before")
         store = mirror.service._store
-        await store.executor.run(store.folder.pin, Pin.parse("x:before"))
+        await store.executor.run(store.folder.pinning.pin, Pin.parse("x:before"))
         await asyncio.to_thread(fill_up, small_disk / "others")
         with capture_logs() as lines:
             for tag in ("a", "b", "c"):
@@ -200,7 +200,9 @@ async def test_full_disk_evicts_nothing_for_a_blob_that_would_not_fit(
         while growing.room_due.is_set():  # noqa: ASYNC110  # until room was made while there is some
             await asyncio.sleep(0.001)
         await asyncio.to_thread(fill_up, small_disk / "others")
-        await store.executor.run(store.folder.evict, (), 0, digest)  # as the fill does when more has come
+        await store.executor.run(
+            store.folder.evictor.evict, (), 0, digest
+        )  # as the fill does when more has come
         gate.release()
         assert (await asking).body == BIG
         await mirror.landed(digest)
@@ -227,7 +229,7 @@ async def test_full_disk_evicts_without_a_free_byte(hub: FakeRegistry, small_dis
         for tag in ("a", "b"):
             await pull_unused(mirror, new_image(hub, tag))
         locked = ExitStack()
-        await asyncio.to_thread(locked.enter_context, store.folder.eviction_lock())
+        await asyncio.to_thread(locked.enter_context, store.folder.evictor.lock())
         pulling = asyncio.ensure_future(pull(mirror, image := new_image(hub, "c")))
         while (await asyncio.to_thread(shutil.disk_usage, small_disk)).free:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0)

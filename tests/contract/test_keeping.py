@@ -73,7 +73,7 @@ async def test_pinned_image_survives_eviction(hub: FakeRegistry, tmp_path: Path)
     """Ten images through room for three: the pinned one is never fetched again."""
     images = images_of(hub, 10)
     async with limited(hub, tmp_path / "cache", 3) as mirror:
-        await with_folder(mirror, lambda folder: folder.pin(Pin.parse("x0:t")))
+        await with_folder(mirror, lambda folder: folder.pinning.pin(Pin.parse("x0:t")))
         for image in images:
             await pull(mirror.address, image)
             await mirror.settled()
@@ -120,7 +120,7 @@ async def test_content_served_from_memory_is_kept(
             await mirror.settled()
         await store.upkeep.flush_last_use()
         if by_other_process:
-            await with_folder(mirror, lambda folder: folder.evict(need=1 << 60))
+            await with_folder(mirror, lambda folder: folder.evictor.evict(need=1 << 60))
         else:
             await store.room.evict(need=1 << 60)
         assert await store.content.missing_blobs(small) == small

@@ -62,7 +62,7 @@ def asked_of(hub: FakeRegistry, digest: Digest) -> int:
 
 
 async def stored(mirror: Running, digest: Digest) -> bool:
-    return await asyncio.to_thread(mirror.service.folder.has, digest)
+    return await asyncio.to_thread(mirror.service.folder.reader.has, digest)
 
 
 async def test_rest_never_fetches_what_was_asked_for(hub: FakeRegistry, tmp_path: Path) -> None:
@@ -232,9 +232,9 @@ async def test_rest_never_counts_partials_in_the_quota(hub: FakeRegistry, tmp_pa
     """The bytes that came are used room; those that did not come are not."""
     async with mirror_of(hub, tmp_path / "cache", **lazy("never")) as mirror:
         digest = await layer_of(hub, mirror)
-        before = await asyncio.to_thread(mirror.service.folder.room)
+        before = await asyncio.to_thread(mirror.service.folder.evictor.room)
         await read(mirror, digest, f"{30 * CHUNK}-{60 * CHUNK - 1}")
-        after = await asyncio.to_thread(mirror.service.folder.room)
+        after = await asyncio.to_thread(mirror.service.folder.evictor.room)
         assert 30 * CHUNK <= after.used - before.used < 40 * CHUNK
 
 

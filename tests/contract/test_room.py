@@ -127,7 +127,7 @@ async def test_quota_holds_in_a_burst_of_small_content(hub: FakeRegistry, tmp_pa
         await pull(mirror.address, images[0])
         await mirror.landed(images[0].layers[0])
         assert (await store.upkeep.stats())[0] <= 3 * ROOM
-        assert await store.executor.run(store.folder.has, images[0].layers[0])
+        assert await store.executor.run(store.folder.reader.has, images[0].layers[0])
 
 
 async def test_quota_holds_for_manifests_alone(hub: FakeRegistry, tmp_path: Path) -> None:

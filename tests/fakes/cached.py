@@ -48,9 +48,9 @@ def put_manifest(
     parsed = None
     with suppress(ManifestInvalid):
         parsed = parse_manifest(manifest.data, manifest.media_type)
-    folder.put_manifest(repository, manifest, links_of(parsed))
+    folder.writer.put_manifest(repository, manifest, links_of(parsed))
     if tag is not None:
-        folder.put_tag(
+        folder.writer.put_tag(
             repository, Tag(tag), TagEntry(str(manifest.digest), media_type, len(data), time.time())
         )
     return manifest.digest

@@ -103,7 +103,7 @@ def wrong(folder: CacheDirectory) -> list[str]:
     if (link is None) != (index.queries.referrers(APP, SUBJECT, "", ())[0] == "[]"):
         found.append("the manifest and its place among referrers came apart")
     needed = [PUSH.digest, *PUSH.blobs] if link is not None else []
-    found += [f"{each} is lost" for each in needed if folder.read(each, 10_000) is None]
+    found += [f"{each} is lost" for each in needed if folder.reader.read(each, 10_000) is None]
     found += [f"{each} has no link" for each in needed if folder.index.link(APP, each) is None]
     held: dict[str, dict[Digest, int]] = {"office": {}}
     for repository in (APP, OTHER):

@@ -46,19 +46,19 @@ def digest_of(data: bytes) -> Digest:
 def adopt(folder: CacheDirectory) -> None:
     """Fill a blob, from the lock to the link."""
     digest = digest_of(LARGE)
-    partial, found = folder.lock_partial(X, digest)
+    partial, found = folder.fills.lock_partial(X, digest)
     assert partial is not None
     if not found.present:
         chunks = partial.chunks
         if chunks is None:
-            chunks = folder.allocate(partial, len(LARGE), CHUNK)
+            chunks = folder.fills.allocate(partial, len(LARGE), CHUNK)
         for gap in chunks.missing():
             partial.write(gap.start, [LARGE[gap.start : gap.stop]], None)
             chunks.record(gap.start, gap.length)
         hasher = Hasher(digest)
         partial.hash_until(hasher, len(LARGE))
         assert hasher.matches()
-        folder.adopt(partial.verified_file())
+        folder.writer.adopt(partial.verified_file())
     folder.index.add_links(X, {digest: Link(size=len(LARGE))})
     partial.discard()
     partial.release()
@@ -66,25 +66,25 @@ def adopt(folder: CacheDirectory) -> None:
 
 def put_small(folder: CacheDirectory) -> None:
     """Store a small blob."""
-    (lease,) = folder.acquire_leases([digest_of(SMALL)])
+    (lease,) = folder.fills.acquire_leases([digest_of(SMALL)])
     assert lease is not None
     if lease.present:
         lease.release()
     else:
-        folder.put_small_blobs([(lease, SMALL, Origin.PUBLIC)])
+        folder.writer.put_small_blobs([(lease, SMALL, Origin.PUBLIC)])
 
 
 def put_manifest(folder: CacheDirectory) -> None:
     """Store a manifest with its links, and a tag that points to it."""
-    folder.put_manifest(X, MANIFEST, {digest_of(SMALL): Link(size=len(SMALL))})
+    folder.writer.put_manifest(X, MANIFEST, {digest_of(SMALL): Link(size=len(SMALL))})
     folder.index.put_tag(X, Tag("t"), TagEntry(str(MANIFEST.digest), MANIFEST.media_type, 19, 1.0))
 
 
 def discard(folder: CacheDirectory) -> None:
     """Begin a fill and discard it."""
-    partial, _ = folder.lock_partial(X, digest_of(b"other"))
+    partial, _ = folder.fills.lock_partial(X, digest_of(b"other"))
     assert partial is not None
-    folder.allocate(partial, 5, CHUNK)
+    folder.fills.allocate(partial, 5, CHUNK)
     partial.discard()
     partial.release()
 
@@ -134,7 +134,7 @@ def prepare(path: Path) -> None:
     """Create a folder with one blob."""
     shutil.rmtree(path, ignore_errors=True)
     with closing(CacheDirectory(path)) as folder:
-        folder.put_small_blob(digest_of(HERE), HERE)
+        folder.writer.put_small_blob(digest_of(HERE), HERE)
 
 
 def run_in_child(work: Callable[[], None]) -> int:
@@ -183,7 +183,7 @@ def faults_after_crash(path: Path, operation: Callable[[CacheDirectory], None]) 
         found += [f"trouble: {each}" for each in folder.health.faults()]
         found += wrong(folder)
         for data in (LARGE, SMALL, HERE, MANIFEST.data):
-            read = folder.read(digest_of(data), len(LARGE))
+            read = folder.reader.read(digest_of(data), len(LARGE))
             found += [f"{data[:20]!r} reads as something else"] if read not in (None, data) else []
         operation(folder)
         found += [f"after doing it again: {each}" for each in wrong(folder)]
@@ -260,9 +260,9 @@ def lose_power(path: Path, durability: str, *, wal: bool) -> list[str]:
                 found += ["wrong bytes"] if blob.file.read() != LARGE else []
         if durability == "safe" and not wal:
             list(Fsck(path / "blobs", folder.blobs, FsckCursor(), repair=True).steps())
-            found += [] if folder.has(digest_of(LARGE)) else ["safe: the file got no entry again"]
+            found += [] if folder.reader.has(digest_of(LARGE)) else ["safe: the file got no entry again"]
         adopt(folder)
-        found += [] if folder.read(digest_of(LARGE), len(LARGE)) == LARGE else ["not fetched again"]
+        found += [] if folder.reader.read(digest_of(LARGE), len(LARGE)) == LARGE else ["not fetched again"]
     return [f"power lost, {durability}, wal={wal}: {each}" for each in found]
 
 

@@ -346,7 +346,7 @@ class Mix:
         """Evict, as housekeeping does."""
         settings = load(self.world.mirror.config, {}, {}).config.cache
         with closing(CacheDirectory(self.world.mirror.cache, settings)) as folder:
-            gone = folder.evict()
+            gone = folder.evictor.evict()
             self.world.now.collected += sum(each.size for each in gone)
             self.world.now.collections += bool(gone)
 

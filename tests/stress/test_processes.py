@@ -61,7 +61,7 @@ def test_stress_processes_killed_at_random(tmp_path: Path, request: pytest.Fixtu
     assert (done.returncode, json.loads(done.stdout)["findings"]) == (0, []), done.stdout
     with closing(opened(path)) as folder:
         assert folder.blobs.stats()[1] > 10
-        folder.evict()
-        assert folder.excess() == 0
+        folder.evictor.evict()
+        assert folder.evictor.excess() == 0
         list(Fsck(path / "blobs", folder.blobs, FsckCursor(), repair=True).steps())
         assert [each for each in folder.blobs.check() if "unknown file" not in each] == []

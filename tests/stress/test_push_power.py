@@ -60,7 +60,7 @@ def check(cache: Path, count: int) -> None:
             entry = folder.index.tag(APP, push.tags[0])
             assert entry is not None
             assert entry.digest == str(push.digest)
-            found = folder.manifest(APP, push.digest)
+            found = folder.reader.manifest(APP, push.digest)
             assert found is not None
             assert found.data == push.data
         held = sum(len(pushed(number).data) for number in range(count))

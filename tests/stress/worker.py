@@ -31,30 +31,30 @@ def opened(path: Path) -> CacheDirectory:
 
 def put_small(folder: CacheDirectory, data: bytes) -> None:
     """Store a small blob, unless another process does."""
-    (lease,) = folder.acquire_leases([DIGESTS[data]])
+    (lease,) = folder.fills.acquire_leases([DIGESTS[data]])
     if lease is None:
         return
     if lease.present:
         lease.release()
     else:
-        folder.put_small_blobs([(lease, data, Origin.PUBLIC)])
+        folder.writer.put_small_blobs([(lease, data, Origin.PUBLIC)])
 
 
 def fill(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
     """Fill a large blob from where a killed process stopped, or from the beginning."""
     digest = DIGESTS[data]
-    partial, found = folder.lock_partial(repository, digest)
+    partial, found = folder.fills.lock_partial(repository, digest)
     if partial is None:
         return
     if not found.present:
-        chunks = partial.chunks or folder.allocate(partial, len(data), 65536)
+        chunks = partial.chunks or folder.fills.allocate(partial, len(data), 65536)
         for gap in chunks.missing():
             partial.write(gap.start, [data[gap.start : gap.stop]], None)
             chunks.record(gap.start, gap.length)
         hasher = Hasher(digest)
         partial.hash_until(hasher, len(data))
         assert hasher.matches(), "the resumed blob is wrong"
-        folder.adopt(partial.verified_file())
+        folder.writer.adopt(partial.verified_file())
         folder.index.add_links(repository, {digest: Link(size=len(data))})
     partial.discard()
     partial.release()
@@ -62,7 +62,7 @@ def fill(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
 
 def read(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
     """Read a blob: its bytes must be right, and without a link there must be none."""
-    found = folder.open_blob(repository, DIGESTS[data])
+    found = folder.reader.open_blob(repository, DIGESTS[data])
     assert found.link is not None or (found.blob is None and found.data is None), "opened without a link"
     if found.blob is not None:
         with found.blob.file:
@@ -87,7 +87,7 @@ def main(path: Path, seed: int) -> None:
                 entry = TagEntry(str(Digest.of(b"")), "x", seed, time.time())
                 folder.index.put_tag(repository, Tag(f"t{chance.randrange(9)}"), entry)
             else:
-                folder.evict()
+                folder.evictor.evict()
         assert not folder.health.faults(), folder.health.faults()
         print("round", flush=True)
 

@@ -200,7 +200,7 @@ class _Export:
         self._name = name
         self._as_json = as_json
         self.missing: tuple[Missing, ...] = ()
-        self._folder.trusts_unknown = not any(each.logins() for each in settings.upstreams)
+        self._folder.reader.trusts_unknown = not any(each.logins() for each in settings.upstreams)
 
     def collect(self, selection: "Selection", *, allowed: bool) -> "BundleContents":
         """Return what is to be exported; ends with 1 if something is missing and not `allowed`."""

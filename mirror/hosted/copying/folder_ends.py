@@ -34,7 +34,7 @@ class FolderSource:
     def __init__(self, folder: CacheDirectory, repository: Repository) -> None:
         self._folder = folder
         self._repository = repository
-        self._closures = Closures(folder.index, folder.read)
+        self._closures = Closures(folder.index, folder.reader.read)
 
     async def tagged(self, tag: Tag) -> Digest | None:
         """Return the digest of a tag."""
@@ -46,18 +46,18 @@ class FolderSource:
         return await asyncio.to_thread(self._manifest, digest)
 
     def _manifest(self, digest: Digest) -> CopiedManifest | None:
-        link = self._folder.link(self._repository, digest)
+        link = self._folder.reader.link(self._repository, digest)
         if link is None or link.media_type is None or self._is_private(digest):
             return None
-        data = self._folder.read(digest, MAX_MANIFEST_BYTES * 16)
+        data = self._folder.reader.read(digest, MAX_MANIFEST_BYTES * 16)
         return None if data is None else CopiedManifest(data, link.media_type or OCI_MANIFEST)
 
     def _is_private(self, digest: Digest) -> bool:
-        return self._folder.look_up(self._repository, digest).unconfirmed
+        return self._folder.reader.look_up(self._repository, digest).unconfirmed
 
     async def blob(self, digest: Digest, size: int) -> AsyncIterator[bytes]:
         """Yield the bytes of a blob of the repository."""
-        found = await asyncio.to_thread(self._folder.open_blob, self._repository, digest)
+        found = await asyncio.to_thread(self._folder.reader.open_blob, self._repository, digest)
         try:
             if found.data is not None:
                 yield found.data
@@ -104,8 +104,8 @@ class FolderTarget:
         if isinstance(reference, Tag):
             entry = self._folder.index.tag(self._repository, reference)
             return None if entry is None else Digest.parse(entry.digest)
-        link = self._folder.link(self._repository, reference)
-        found = link is not None and link.media_type is not None and self._folder.has(reference)
+        link = self._folder.reader.link(self._repository, reference)
+        found = link is not None and link.media_type is not None and self._folder.reader.has(reference)
         return reference if found else None
 
     async def has_blob(self, digest: Digest) -> bool:
@@ -113,7 +113,8 @@ class FolderTarget:
         return await asyncio.to_thread(self._has_blob, digest)
 
     def _has_blob(self, digest: Digest) -> bool:
-        return self._folder.link(self._repository, digest) is not None and self._folder.has(digest)
+        reader = self._folder.reader
+        return reader.link(self._repository, digest) is not None and reader.has(digest)
 
     async def put_blob(self, digest: Digest, size: int, body: OpenBody) -> bool:
         """Link a blob that another repository has; else write it."""
@@ -136,7 +137,7 @@ class FolderTarget:
             kept = replace(verified, origin=Origin.PRIVATE, retained=True, durable=self._folder.durable)
             excess = await asyncio.to_thread(self._writer.commit_blob, self._repository, kept, self._quotas)
             if excess > 0:
-                await asyncio.to_thread(self._folder.evict)
+                await asyncio.to_thread(self._folder.evictor.evict)
         finally:
             await asyncio.to_thread(session.cancel)
             await asyncio.to_thread(session.release)

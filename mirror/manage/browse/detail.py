@@ -93,7 +93,7 @@ class ImageReader:
     def __init__(self, folder: CacheDirectory, now: float) -> None:
         self._folder = folder
         self._now = now
-        self._closures = Closures(folder.index, folder.read, {})
+        self._closures = Closures(folder.index, folder.reader.read, {})
         self._counts = ReferenceCounts(folder.index, memoise=True)
 
     def read(self, repository: Repository, reference: Tag | Digest) -> ImageDetail | None:
@@ -173,7 +173,8 @@ class ImageReader:
             return PlatformDetail(
                 platform=name, digest=str(digest), here=False, size=0, missing=1, layers=[], config=None
             )
-        config = None if manifest.config is None else self._folder.read(manifest.config.digest, MOST_BYTES)
+        read = self._folder.reader.read
+        config = None if manifest.config is None else read(manifest.config.digest, MOST_BYTES)
         counts = self._counts.links(str(each.digest) for each in manifest.layers)
         children = manifest.children()
         return PlatformDetail(
@@ -196,7 +197,7 @@ class ImageReader:
         )
 
     def _manifest(self, digest: Digest) -> Manifest | None:
-        data = self._folder.read(digest, MAX_MANIFEST_BYTES)
+        data = self._folder.reader.read(digest, MAX_MANIFEST_BYTES)
         try:
             return None if data is None else parse_manifest(data, "")
         except ManifestInvalid:

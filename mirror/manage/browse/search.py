@@ -114,7 +114,7 @@ class TagDescriber:
 
     def __init__(self, folder: CacheDirectory) -> None:
         self._folder = folder
-        self._closures = Closures(folder.index, folder.read, {})
+        self._closures = Closures(folder.index, folder.reader.read, {})
 
     def rows(self, found: Iterable[FoundTag]) -> list[TagRow]:
         """Return what a list shows of the tags."""

@@ -92,7 +92,7 @@ class _Collector:
     def __init__(self, folder: CacheDirectory, selection: Selection) -> None:
         self._folder = folder
         self._selection = selection
-        self._closures = Closures(folder.index, folder.read)
+        self._closures = Closures(folder.index, folder.reader.read)
         self._images: dict[str, BundleImage] = {}
         self._manifests: dict[Digest, BundleManifest] = {}
         self._blobs: dict[Digest, int] = {}
@@ -148,10 +148,10 @@ class _Collector:
 
     def _read(self, repository: Repository, digest: Digest) -> BundleManifest | None:
         """Return a manifest that is here for the repository."""
-        link = self._folder.link(repository, digest)
-        if link is None or self._folder.look_up(repository, digest, link).unconfirmed:
+        link = self._folder.reader.link(repository, digest)
+        if link is None or self._folder.reader.look_up(repository, digest, link).unconfirmed:
             return None
-        data = self._folder.read(digest, MAX_MANIFEST_BYTES)
+        data = self._folder.reader.read(digest, MAX_MANIFEST_BYTES)
         return None if data is None else BundleManifest(data, link.media_type or OCI_MANIFEST)
 
     def _add_children(self, repository: Repository, digest: Digest) -> None:
@@ -170,7 +170,7 @@ class _Collector:
     def _is_carried(self, repository: Repository, entry: Part) -> bool:
         """Return whether the entry of an index goes into the bundle, or is missing if it cannot."""
         if entry.attached_to is None:
-            return self._selection.requires_platforms or self._folder.has(entry.digest)
+            return self._selection.requires_platforms or self._folder.reader.has(entry.digest)
         if not self._selection.referrers:
             return False
         return self._selection.every_platform or self._is_whole(repository, entry.digest)
@@ -179,14 +179,14 @@ class _Collector:
         """Return whether a manifest that no client needs is here with all its blobs."""
         if self._read(repository, digest) is None:
             return False
-        return all(self._folder.has(each.digest) for each in self._closures.children(digest))
+        return all(self._folder.reader.has(each.digest) for each in self._closures.children(digest))
 
     def _add_blob(self, repository: Repository, part: Part) -> None:
         digest = part.digest
         if (repository, digest) in self._visited:
             return
         self._visited.add((repository, digest))
-        local = self._folder.look_up(repository, digest)
+        local = self._folder.reader.look_up(repository, digest)
         vouched = local.link is not None and local.link.confirmed is not None
         is_here = local.present and local.link is not None and not local.unconfirmed
         if digest in self._selection.assumed and (vouched or is_here):
@@ -211,7 +211,7 @@ class _Collector:
                 self.add_image(repository, tag, part, confirmed_at(entry))
 
     def _note_missing(self, repository: Repository, part: Part, kind: Kind) -> None:
-        present = self._folder.has(part.digest)
+        present = self._folder.reader.has(part.digest)
         self.missing.append(
             Missing(self._name, kind, str(part.digest), part.size, part.platform or "", unconfirmed=present)
         )

@@ -34,7 +34,7 @@ class Intake:
 
     def has(self, digest: Digest) -> bool:
         """Return whether a blob is here, perhaps by this import."""
-        return digest in self._small or self._folder.has(digest)
+        return digest in self._small or self._folder.reader.has(digest)
 
     def sink(self, digest: Digest, size: int) -> BlobSink | None:
         """Return a sink for a whole blob; None if the blob is here.
@@ -74,7 +74,7 @@ class Intake:
             for verified, lock in small.values():
                 verified.path.unlink(missing_ok=True)
                 os.close(lock)
-        self._evict(self._folder.excess(), small)
+        self._evict(self._folder.evictor.excess(), small)
 
     def _keep_small(self, digest: Digest, data: bytearray) -> None:
         path, lock = own_file(digest, self._folder.partials)
@@ -102,4 +102,4 @@ class Intake:
 
     def _evict(self, excess: int, keep: Iterable[Digest]) -> None:
         if excess > 0:
-            self._folder.evict(list(keep))
+            self._folder.evictor.evict(list(keep))

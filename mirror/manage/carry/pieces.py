@@ -93,7 +93,7 @@ class PieceSink:
         try:
             chunks = partial.chunks
             if chunks is None or not piece.fits(chunks):
-                chunks = folder.allocate(partial, piece.size, chunk_size)
+                chunks = folder.fills.allocate(partial, piece.size, chunk_size)
             chunks.set_private()
             sink = cls(folder, partial, piece, on_stored)
             if chunks.available(piece.offset) < piece.stop:

@@ -93,7 +93,7 @@ class Registrar(Struct, frozen=True):
                 if each.digest not in manifests.data
             }
             link = self._confirmed(repository, Link(data.media_type, len(data.data)))
-            self.folder.put_manifest(
+            self.folder.writer.put_manifest(
                 repository, StoredManifest(data.data, digest, data.media_type, link), children
             )
         for subject, referrers in manifests.graph.referrers().items():
@@ -116,14 +116,14 @@ class Registrar(Struct, frozen=True):
             return False
         provenance = Provenance(IMPORTED, self.origin, self.now, float(confirmed))
         entry = TagEntry(str(root.digest), root.media_type, root.size, NEVER, provenance)
-        self.folder.put_tag(name.repository, Tag(name.tag), entry)
+        self.folder.writer.put_tag(name.repository, Tag(name.tag), entry)
         return True
 
     def pin(self, name: ImageName, root: Digest) -> None:
         """Pin an image. Raises PinTooLarge."""
         pattern = escaped_address(str(name.repository))
         images = ImagePattern(pattern, name.tag) if name.tag else ImagePattern(pattern, digest=root)
-        self.folder.pin(Pin(images))
+        self.folder.pinning.pin(Pin(images))
 
     def _blob_link(self, repository: Repository, blob: Descriptor, unproven: Collection[Digest]) -> Link:
         link = Link(size=blob.size)
@@ -144,7 +144,7 @@ class Registrar(Struct, frozen=True):
         if new:
             array = array_of(map(json.dumps, [*listed, *new]))
             confirmed = NEVER if known is None else known.confirmed
-            self.folder.put_referrers(repository, subject, ReferrersEntry(array, confirmed))
+            self.folder.writer.put_referrers(repository, subject, ReferrersEntry(array, confirmed))
 
 
 def descriptor_of(manifests: Manifests, digest: Digest) -> dict[str, object]:

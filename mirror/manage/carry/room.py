@@ -36,4 +36,4 @@ def room_for(folder: CacheDirectory, blobs: Mapping[Digest, int], *, pin: bool) 
         pinned += sum(size for size, _ in here.values())
     else:
         pinned += sum(here[digest][0] for digest in kept.keys() & here.keys())
-    return ImportRoom(new, pinned, folder.size_limit(), folder.excess(new) if new else 0)
+    return ImportRoom(new, pinned, folder.evictor.size_limit(), folder.evictor.excess(new) if new else 0)

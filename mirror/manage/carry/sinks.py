@@ -22,7 +22,8 @@ from mirror.oci.digest import Digest
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import Origin
 from mirror.store.blobs.quota import ROOM_STEP
-from mirror.store.cache_dir import RESTORED_CHUNK, CacheDirectory
+from mirror.store.cache_dir import CacheDirectory
+from mirror.store.folder.fills import RESTORED_CHUNK
 from mirror.store.lock import blob_key, is_name_of, try_lock
 from mirror.store.partial.partial import Partial
 from mirror.util.durable import WriteBack, open_file
@@ -89,7 +90,7 @@ class PartialSink:
         self._reader: BinaryIO | None = None
         self._linked: Path | None = None
         try:
-            self._chunks = folder.allocate(partial, size, RESTORED_CHUNK)
+            self._chunks = folder.fills.allocate(partial, size, RESTORED_CHUNK)
         except BaseException:
             self.abort()
             raise
@@ -119,7 +120,7 @@ class PartialSink:
                 adopt(self._folder, self._partial, self._on_stored)
             else:
                 verified = VerifiedFile(self._partial.digest, self._linked, self._size, origin=Origin.PRIVATE)
-                self._on_stored(verified.digest, verified.size, self._folder.adopt(verified))
+                self._on_stored(verified.digest, verified.size, self._folder.writer.adopt(verified))
         finally:
             self.abort()
 
@@ -154,7 +155,7 @@ class BesideSink:
 
     def commit(self) -> None:
         try:
-            excess = self._folder.adopt(self._verified)
+            excess = self._folder.writer.adopt(self._verified)
         finally:
             self.abort()
         self._on_stored(self._verified.digest, self._verified.size, excess)
@@ -169,7 +170,7 @@ def adopt(folder: CacheDirectory, partial: Partial, on_stored: OnStored) -> None
     if partial.chunks is not None:
         partial.chunks.set_verified()
     verified = replace(partial.verified_file(), origin=Origin.PRIVATE)
-    excess = folder.adopt(verified)
+    excess = folder.writer.adopt(verified)
     on_stored(verified.digest, verified.size, excess)
 
 
@@ -180,11 +181,14 @@ def write_with_room(
     try:
         partial.write(offset, [data], None)
     except OSError as error:
-        if error.errno not in FULL or not folder.make_room(size - offset):
+        if error.errno not in FULL or not folder.evictor.make_room(size - offset):
             raise
         partial.write(offset, [data], None)
-    if offset // ROOM_STEP != (offset + len(data)) // ROOM_STEP and folder.excess(filling=partial.digest) > 0:
-        folder.evict(filling=partial.digest)
+    if (
+        offset // ROOM_STEP != (offset + len(data)) // ROOM_STEP
+        and folder.evictor.excess(filling=partial.digest) > 0
+    ):
+        folder.evictor.evict(filling=partial.digest)
 
 
 def own_file(digest: Digest, partials: Path) -> tuple[Path, int]:

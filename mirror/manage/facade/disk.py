@@ -42,12 +42,12 @@ class DiskManagement:
 
     def room(self) -> Call[DiskRoom]:
         """Return the room on the disk."""
-        return Call(self._worker, self._folder.room)
+        return Call(self._worker, self._folder.evictor.room)
 
     def shortage(self) -> Call[Shortage | None]:
         """Return the shortage if the disk leaves the cache no room."""
-        return Call(self._worker, self._folder.shortage)
+        return Call(self._worker, self._folder.evictor.shortage)
 
     def excess(self) -> Call[int]:
         """Return the bytes by which the cache exceeds its quota; 0 or less for none."""
-        return Call(self._worker, self._folder.excess)
+        return Call(self._worker, self._folder.evictor.excess)

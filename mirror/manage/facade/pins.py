@@ -15,11 +15,11 @@ class PinManagement:
 
     def add(self, pin: Pin) -> Call[int]:
         """Keep what matches; return how many bytes match, as far as they are known. Raises PinTooLarge."""
-        return Call(self._worker, lambda: self._folder.pin(pin))
+        return Call(self._worker, lambda: self._folder.pinning.pin(pin))
 
     def remove(self, images: ImagePattern) -> Call[bool]:
         """Remove a pin; return whether there was such a pin. Pins of the configuration stay."""
-        return Call(self._worker, lambda: self._folder.unpin(images))
+        return Call(self._worker, lambda: self._folder.pinning.unpin(images))
 
     def all(self) -> Call[list[PinEntry]]:
         """Return all pins."""

@@ -18,7 +18,7 @@ class RoomWatch:
     def __init__(
         self, shortage: Callable[[int], Shortage | None], clock: Callable[[], float] = time.time
     ) -> None:
-        """Prepare; `shortage` is `CacheDirectory.shortage`, called with a margin in bytes; it blocks."""
+        """Prepare; `shortage` is `Evictor.shortage`, called with a margin in bytes; it blocks."""
         self._shortage = shortage
         self._clock = clock
         self.current: Shortage | None = None

@@ -145,7 +145,7 @@ class HostedStore:
             allowed = quotas.registry if scope == repository.upstream else quotas.repository
             raise QuotaExceeded(scope, allowed, allowed - size - left[scope], size, coming)
         free = shutil.disk_usage(self._folder.path).free
-        possible = free + self._folder.room().used - self._folder.min_free
+        possible = free + self._folder.evictor.room().used - self._folder.evictor.quota.min_free
         if size > possible:
             raise NoRoom(f"{size} bytes do not fit on the disk, even if all that may go went")
 

@@ -63,7 +63,7 @@ class PushWriter:
         if verified.path.exists() or not self._folder.blobs.has(verified.digest):
             self._folder.blobs.add(verified)
         self._link_blob(repository, verified.digest, verified.size, quotas)
-        return self._folder.excess()
+        return self._folder.evictor.excess()
 
     def link_blob(self, repository: Repository, digest: Digest, quotas: Quotas) -> bool:
         """Link a blob to a further repository; return whether the blob is here. Raises PushRefused."""

@@ -65,7 +65,7 @@ class UnnamedBlobs:
 
     def _named(self, repository: Repository) -> set[Digest] | None:
         """Return what the manifests of a repository name; None if one of them cannot be read."""
-        closures, named, after = Closures(self._folder.index, self._folder.read, {}), set[Digest](), ""
+        closures, named, after = Closures(self._folder.index, self._folder.reader.read, {}), set[Digest](), ""
         while links := self._folder.index.links(repository, after, ROWS):
             after = str(links[-1][0])
             for digest, link, _ in links:

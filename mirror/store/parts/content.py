@@ -45,7 +45,7 @@ class FolderContent:
         if (known := self._memory.content(repository, digest)) is not None:
             return LocalContent(known.link, True)
         link = self._memory.link(repository, digest)
-        return await self._executor.run(self._folder.look_up, repository, digest, link)
+        return await self._executor.run(self._folder.reader.look_up, repository, digest, link)
 
     async def open_blob(self, repository: Repository, digest: Digest) -> LocalContent:
         """Look up as `look_up`, and open the blob if the repository has a link; the caller closes it."""
@@ -54,7 +54,7 @@ class FolderContent:
             return LocalContent(known.link, True, known.blob, known.data)
         version = self._memory.version
         link = self._memory.link(repository, digest)
-        opening = self._executor.start(self._folder.open_blob, repository, digest, link)
+        opening = self._executor.start(self._folder.reader.open_blob, repository, digest, link)
         found = await self._executor.await_or_release(opening, LocalContent.close)
         self._memory.keep(repository, digest, OpenContent(found.link, found.blob, found.data), version)
         if found.is_open:
@@ -72,7 +72,7 @@ class FolderContent:
         if content is None:
             version = self._memory.version
             link = self._memory.link(repository, digest)
-            content = await self._executor.run(self._folder.manifest, repository, digest, link)
+            content = await self._executor.run(self._folder.reader.manifest, repository, digest, link)
             if content is None:
                 return None
             self._memory.put_content(repository, digest, content, version)
@@ -86,7 +86,7 @@ class FolderContent:
     ) -> None:
         """Store a verified manifest if possible, and link it and its children to the repository."""
         content = Content(manifest.stored_link(), manifest.data)
-        links, work = {**children, manifest.digest: content.link}, self._folder.put_manifest
+        links, work = {**children, manifest.digest: content.link}, self._folder.writer.put_manifest
         await self._links.write(repository, links, work, repository, manifest, children)
         self._memory.forget(repository, links)
         self._memory.put_content(repository, manifest.digest, content, self._memory.version)
@@ -95,15 +95,16 @@ class FolderContent:
 
     async def read_blob(self, digest: Digest, limit: int) -> bytes | None:
         """Return a whole blob of up to `limit` bytes, whatever repository it came through."""
-        return await self._executor.run(self._folder.read, digest, limit)
+        return await self._executor.run(self._folder.reader.read, digest, limit)
 
     async def missing_blobs(self, digests: Sequence[Digest]) -> list[Digest]:
         """Return those of `digests` that are not here."""
-        return await self._executor.run(lambda: [each for each in digests if not self._folder.has(each)])
+        has = self._folder.reader.has
+        return await self._executor.run(lambda: [each for each in digests if not has(each)])
 
     def opens(self, link: Link, origin: Origin) -> bool:
         """Return whether a link opens a blob: a name alone does not open what came with an account."""
-        return self._folder.opens(link, origin)
+        return self._folder.reader.opens(link, origin)
 
     async def quarantine_if_unreadable(self, digest: Digest) -> None:
         """Read a blob that broke off while it was sent; an unreadable file is a miss for the next client."""

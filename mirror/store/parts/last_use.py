@@ -45,4 +45,4 @@ class LastUse:
         if not used or not (missing := await self._executor.run(self._folder.blobs.touch, used)):
             return
         if missing := [each for each in missing if each not in self.reading]:
-            await self._executor.run(self._folder.restore, self._memory.copies(missing), missing)
+            await self._executor.run(self._folder.writer.restore, self._memory.copies(missing), missing)

@@ -42,14 +42,14 @@ class FolderMetadata:
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Write a tag entry."""
         self._memory.forget_tag(repository, tag)
-        await self._disk.best_effort(self._folder.put_tag, repository, tag, entry)
+        await self._disk.best_effort(self._folder.writer.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
         self._memory.put_tag(repository, tag, entry, self._memory.version)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         """Remove a tag entry."""
         self._memory.forget_tag(repository, tag)
-        await self._disk.best_effort(self._folder.drop_tag, repository, tag)
+        await self._disk.best_effort(self._folder.writer.drop_tag, repository, tag)
         self._memory.forget_tag(repository, tag)
 
     async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
@@ -61,8 +61,8 @@ class FolderMetadata:
         """Return the tags, in order, that are kept although they are gone upstream. StoreError."""
 
         def find() -> list[tuple[str, TagEntry]]:
-            found = self._folder.index.gone_tags(repository)
-            return [(name, entry) for name, entry in found if self._folder.has(Digest.parse(entry.digest))]
+            found, has = self._folder.index.gone_tags(repository), self._folder.reader.has
+            return [(name, entry) for name, entry in found if has(Digest.parse(entry.digest))]
 
         return await self._executor.run(find)
 
@@ -72,7 +72,7 @@ class FolderMetadata:
 
     async def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
         """Write the referrers list of a digest."""
-        await self._disk.best_effort(self._folder.put_referrers, repository, digest, entry)
+        await self._disk.best_effort(self._folder.writer.put_referrers, repository, digest, entry)
 
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         """Return up to `limit` names, in order, that start with `prefix`, after `after`. StoreError."""

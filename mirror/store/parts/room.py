@@ -47,19 +47,20 @@ class FolderRoom:
 
     async def size_limit(self) -> int:
         """Return how many bytes the cache may hold."""
-        return await self._executor.run(self._folder.size_limit)
+        return await self._executor.run(self._folder.evictor.size_limit)
 
     async def left(self) -> int:
         """Return how many more bytes the cache may hold; less than 0 if it holds too much."""
-        return await self._executor.run(lambda: self._folder.size_limit() - self._folder.room().used)
+        evictor = self._folder.evictor
+        return await self._executor.run(lambda: evictor.size_limit() - evictor.room().used)
 
     async def excess(self, ahead: int = 0, filling: Digest | None = None) -> int:
-        """Return the excess as `CacheDirectory.excess`."""
-        return await self._executor.run(self._folder.excess, ahead, filling)
+        """Return the excess as `Evictor.excess`."""
+        return await self._executor.run(self._folder.evictor.excess, ahead, filling)
 
     async def evict(self, keep: Sequence[Digest] = (), need: int = 0, filling: Digest | None = None) -> None:
-        """Evict as `CacheDirectory.evict`."""
-        await self._evict(self._folder.evict, keep, need, filling)
+        """Evict as `Evictor.evict`."""
+        await self._evict(self._folder.evictor.evict, keep, need, filling)
 
     async def evict_excess(
         self, keep: Sequence[Digest] = (), excess: int | None = None, filling: Digest | None = None
@@ -73,7 +74,7 @@ class FolderRoom:
     async def make_room(self, missing: int = 0) -> None:
         """Evict on a full disk as `Evictor.make_room`; failures are ignored."""
         with suppress(StoreError):
-            await self._evict(self._folder.make_room, missing)
+            await self._evict(self._folder.evictor.make_room, missing)
 
     async def _evict(self, work: Callable[P, list[EvictedBlob]], *args: P.args, **kwargs: P.kwargs) -> None:
         async with self._evicting:

@@ -27,8 +27,8 @@ class FolderLeases:
 
     def __init__(self, folder: CacheDirectory, executor: DiskExecutor) -> None:
         self._executor = executor
-        self._blobs: Batcher[Digest, BlobLease | None] = Batcher(executor, folder.acquire_leases)
-        self._keys: Batcher[str, Lease | None] = Batcher(executor, folder.acquire_key_leases)
+        self._blobs: Batcher[Digest, BlobLease | None] = Batcher(executor, folder.fills.acquire_leases)
+        self._keys: Batcher[str, Lease | None] = Batcher(executor, folder.fills.acquire_key_leases)
 
     async def acquire_blob(self, digest: Digest) -> BlobLease | None:
         """Acquire the lease for filling a small blob; None while another process holds it."""
@@ -56,7 +56,7 @@ class FolderTransfers:
         self._room = room
         self._disk = room.disk
         self._writes: Batcher[tuple[BlobLease, bytes, Origin], int] = Batcher(
-            executor, folder.put_small_blobs
+            executor, folder.writer.put_small_blobs
         )
 
     async def put_small_blob(
@@ -73,7 +73,7 @@ class FolderTransfers:
 
     async def adopt(self, verified: VerifiedFile, *, asked_for: bool = True) -> None:
         """Move a verified file into the blob store, `asked_for` by a client; evict above the quota."""
-        excess = await self._disk.write(self._folder.adopt, verified)
+        excess = await self._disk.write(self._folder.writer.adopt, verified)
         self._room.allowance.note_stored(verified.digest, verified.size, asked_for=asked_for)
         await self._room.evict_excess([verified.digest], excess)
 
@@ -86,13 +86,13 @@ class FolderTransfers:
         """
         lock = self._folder.recovery.write
         locking = self._executor.start(
-            lambda: lock(self._folder.lock_partial, repository, digest, public=public)
+            lambda: lock(self._folder.fills.lock_partial, repository, digest, public=public)
         )
         return await self._executor.await_or_release(locking, lambda locked: _release(locked[0]))
 
     async def open_remote_partial(self, digest: Digest) -> RemotePartial | None:
         """Open the partial that another process fills; None while there is nothing to follow."""
-        opening = self._executor.start(self._folder.open_remote_partial, digest)
+        opening = self._executor.start(self._folder.fills.open_remote_partial, digest)
         return await self._executor.await_or_release(opening, _close)
 
     async def growing_since(self, moment: float) -> list[Digest]:
@@ -105,7 +105,7 @@ class FolderTransfers:
         """Size the partial for a blob of `size` bytes: resumed if it was of that size, else empty."""
         if partial.chunks is not None and partial.chunks.size == size:
             return partial.chunks
-        return await self._disk.write(self._folder.allocate, partial, size, chunk_size, public=public)
+        return await self._disk.write(self._folder.fills.allocate, partial, size, chunk_size, public=public)
 
     async def open_growing_file(
         self, partial: Partial, size: int, chunk_size: int, *, public: bool = False
@@ -130,7 +130,7 @@ class FolderTransfers:
         """Return the excess after storing a small blob, with more room or after a repair if need be."""
         with suppress(StoreError):
             return await self._writes.do((lease, data, origin))
-        return await self._disk.write(self._folder.put_small_blob, lease.digest, data, origin)
+        return await self._disk.write(self._folder.writer.put_small_blob, lease.digest, data, origin)
 
 
 def _release(held: Lease | Partial | None) -> None:

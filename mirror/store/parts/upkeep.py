@@ -43,7 +43,7 @@ class FolderUpkeep:
 
     async def claim_housekeeping(self) -> bool:
         """Return whether this process is the housekeeper: one of all processes on this folder. StoreError."""
-        return await self._executor.run(self._folder.claim_housekeeping)
+        return await self._executor.run(self._folder.housekeeper.claim)
 
     async def run_housekeeping(self) -> None:
         """Recover, and write last-use times; one process of all on the folder evicts and sweeps too."""
@@ -58,17 +58,17 @@ class FolderUpkeep:
 
     async def remove_old_partials(self) -> None:
         """Remove fills that were interrupted, by a crash for instance, and not resumed."""
-        if names := await self._executor.run(self._folder.remove_old_partials):
+        if names := await self._executor.run(self._folder.fills.remove_old_partials):
             log.info("removed partials that no fill resumed", files=len(names))
 
     async def configure_pins(self, pins: Sequence[Pin]) -> None:
         """Replace the pins of the configuration by `pins`; at a later `recover` if the disk fails now."""
         self._pins = pins
-        self._pins_written = await self._room.disk.best_effort(self._folder.configure_pins, pins)
+        self._pins_written = await self._room.disk.best_effort(self._folder.pinning.configure_pins, pins)
 
     async def pin(self, pin: Pin) -> None:
         """Keep what matches from now on. Raises PinTooLarge or StoreError."""
-        await self._executor.run(self._folder.pin, pin)
+        await self._executor.run(self._folder.pinning.pin, pin)
 
     async def flush_last_use(self) -> None:
         """Write the last-use times gathered since the last call."""

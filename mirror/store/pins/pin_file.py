@@ -30,7 +30,7 @@ class PinEntry(Struct, frozen=True):
 
 
 class PinFile:
-    """The pins on disk. A writer holds `CacheDirectory.eviction_lock`.
+    """The pins on disk. A writer holds `Evictor.lock`.
 
     A reader needs no lock, and finds the old file or the new one.
     """

@@ -24,7 +24,7 @@ NEVER = -1
 
 
 class Pins:
-    """The pins of one cache folder. Any thread may call; changes need `CacheDirectory.eviction_lock`."""
+    """The pins of one cache folder. Any thread may call; changes need `Evictor.lock`."""
 
     def __init__(
         self,

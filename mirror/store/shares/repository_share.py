@@ -70,7 +70,7 @@ def limits_of(folder: CacheDirectory, repository: Repository) -> RepositoryLimit
     return RepositoryLimits(
         rule.repositories,
         rule.max_blob,
-        None if share is None else share.of(folder.size_limit() if share.percent else 0),
+        None if share is None else share.of(folder.evictor.size_limit() if share.percent else 0),
     )
 
 
@@ -89,7 +89,7 @@ def evict_excess(
     limit = limits_of(folder, repository).share
     if limit is None:
         return []
-    with folder.eviction_lock():
+    with folder.evictor.lock():
         guard = EvictionGuard([] if keep is None else [keep], folder.pins)
         held = [each for each in _held_by(folder, repository) if not coming or each.digest != str(keep)]
         return list(_evicted(folder, held, limit - coming, guard, remove=True))
@@ -105,7 +105,7 @@ def share_excess(
     limit = limits_of(folder, repository).share
     if limit is None:
         return []
-    with folder.eviction_lock():
+    with folder.evictor.lock():
         held = [each for each in _held_by(folder, repository) if each.digest not in gone]
         return list(_evicted(folder, held, limit, EvictionGuard([], folder.pins), remove=remove))
 

@@ -94,7 +94,7 @@ class TierUpkeep:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
-                elected = await executor.run(folder.claim_housekeeping)
+                elected = await executor.run(folder.housekeeper.claim)
                 await self.tick((lambda: executor.run(folder.pins.pinned_sizes)) if elected else None)
             except StoreError as error:
                 log.warning("upkeep of the shared tier failed, tried again later", reason=str(error))

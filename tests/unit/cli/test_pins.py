@@ -76,7 +76,7 @@ def test_pin_refuses_more_than_there_is_room_for(cache: str) -> None:
 def test_pins_lists_those_of_the_configuration(cache: str) -> None:
     """The list says so, and unpin names the option."""
     folder = open_folder(Path(cache))
-    folder.configure_pins([Pin.parse("x:1")])
+    folder.pinning.configure_pins([Pin.parse("x:1")])
     folder.close()
     (pin,) = json.loads(run("pins", "--cache-dir", cache, "--json").stdout)
     assert pin["from"] == "configuration"

@@ -55,7 +55,7 @@ def test_garbage_collection_removes_orphans(folder: CacheDirectory) -> None:
     lost = put_blob(folder, b"lost")
     (path,) = folder.blobs.folder.rglob(f"{lost.encoded[2:]}.*")
     path.rename(path.with_suffix(".other"))
-    partial, _ = folder.lock_partial(X, Digest.of(b"partial"))
+    partial, _ = folder.fills.lock_partial(X, Digest.of(b"partial"))
     interrupt(partial)
     assert collect(folder, time.time()) == {garbage_collector.ENTRY: 1}
     path.parent.joinpath(f"{lost.encoded[2:]}.more").write_bytes(b"lost")
@@ -78,13 +78,13 @@ def test_garbage_collection_enforces_shares(folder: CacheDirectory) -> None:
     assert collect(folder) == {}
     folder.rules = (CacheRuleSettings.model_validate({"repositories": str(X), "max_share": "50%"}),)
     assert collect(folder) == {garbage_collector.SHARE: 1}
-    assert [folder.has(Digest.of(layer)) for layer in layers] == [False, True, True]
+    assert [folder.reader.has(Digest.of(layer)) for layer in layers] == [False, True, True]
 
 
 def test_garbage_collection_drops_metadata_of_lost_images(folder: CacheDirectory) -> None:
     """Tags and links, once the manifest was evicted; not where it is pinned, or known since a moment."""
     gone, pinned = put_image(folder, X, "1", [b"a"]), put_image(folder, Y, "1", [b"b"])
-    folder.pin(Pin.parse("quay.io/org/y:1"))
+    folder.pinning.pin(Pin.parse("quay.io/org/y:1"))
     for each in (*gone, pinned[0]):
         folder.blobs.remove(each)
     assert collect(folder, time.time()) == {}
@@ -118,7 +118,7 @@ def test_garbage_collection_goes_by_the_quota(folder: CacheDirectory) -> None:
     image = put_image(folder, X, "1", [bytes(90_000)])
     other = put_image(folder, Y, "1", [b"1" * 90_000])
     age(folder, *image, *other)
-    excess = folder.excess()
+    excess = folder.evictor.excess()
     said = list(GarbageCollector(folder, dry_run=True).items())
     assert {each.kind for each in said} == {garbage_collector.QUOTA}
     assert sum(each.size for each in said) >= excess
@@ -133,7 +133,7 @@ def test_garbage_collection_counts_a_dry_runs_removals(folder: CacheDirectory) -
     image = put_image(folder, X, "1", [b"1" * 60_000])
     lost = put_blob(folder, b"2" * 60_000)
     age(folder, *image, lost)
-    assert folder.excess() > 0
+    assert folder.evictor.excess() > 0
     assert collect(folder) == {garbage_collector.BLOB: 1}
 
 

@@ -81,7 +81,7 @@ def test_removal_from_the_mirror_leaves_what_was_pushed(folder: CacheDirectory) 
     removed = folder.blobs.remove
     folder.index.add_links(HUB, {layer: Link(None, 5, confirmed=1.0)})
     HostedIndex(folder).link_blob(APP, layer, 5)
-    folder.remove_images(HUB, (), [layer], [layer])
+    folder.writer.remove_images(HUB, (), [layer], [layer])
     assert not removed(layer)
     assert folder.blobs.has(layer)
 

@@ -57,7 +57,7 @@ def test_inventory_tells_that_a_tag_was_imported(folder: CacheDirectory) -> None
     put_image(folder, X, "2", [b"b"])
     put_image(folder, X, None, [b"c"])
     imported = Provenance("imported", "usb.tar", 7.0)
-    folder.put_tag(X, Tag("1"), TagEntry(str(image[0]), OCI_MANIFEST, 5, NEVER, imported))
+    folder.writer.put_tag(X, Tag("1"), TagEntry(str(image[0]), OCI_MANIFEST, 5, NEVER, imported))
     assert [each.provenance for each in listed(folder).values()] == [imported, None, None]
 
 
@@ -67,7 +67,7 @@ def test_inventory_tells_since_when_an_image_is_gone_upstream(folder: CacheDirec
     untagged = put_image(folder, X, None, [b"c"])
     put_image(folder, X, "2", [b"b"])
     entry = TagEntry(str(tagged[0]), OCI_MANIFEST, 5, 1.0, gone=Gone(7.0, 9.0))
-    folder.put_tag(X, Tag("1"), entry)
+    folder.writer.put_tag(X, Tag("1"), entry)
     folder.index.add_links(X, {untagged[0]: Link(OCI_MANIFEST, 5, 1.0, account=True, gone=Gone(8.0, 9.0))})
     assert [each.gone_since for each in listed(folder).values()] == [7.0, None, 8.0]
 
@@ -143,7 +143,7 @@ def test_inventory_of_a_pattern(folder: CacheDirectory) -> None:
     for name in ("b", "a"):
         for tag in ("2", "1"):
             put_image(folder, Repository("docker.io", f"org/{name}"), tag, [tag.encode()])
-    folder.pin(Pin.parse("org/a:1"))
+    folder.pinning.pin(Pin.parse("org/a:1"))
     assert list(listed(folder, "org/*:1")) == ["docker.io/org/a:1", "docker.io/org/b:1"]
     assert list(listed(folder, "org/b")) == ["docker.io/org/b:1", "docker.io/org/b:2"]
     assert [each.reference for each in listed(folder).values() if each.pinned] == ["docker.io/org/a:1"]

@@ -16,7 +16,7 @@ from tests.unit.manage.test_garbage_collector import collect
 
 def leave_partial(folder: CacheDirectory, name: bytes, size: int, received: int, seconds_ago: float) -> None:
     """Leave the download of a blob as a process does that is killed."""
-    partial, _ = folder.lock_partial(X, Digest.of(name))
+    partial, _ = folder.fills.lock_partial(X, Digest.of(name))
     assert partial is not None
     partial.allocate(size, 65536)  # without a look at the quota
     partial.write(0, [b"x" * received], None)
@@ -41,7 +41,7 @@ def test_quota_excess_takes_interrupted_downloads_first(tmp_path: Path, seconds_
     assert [each.kind for each in said] == [garbage_collector.PARTIAL]
     assert 1_500_000 <= said[0].size < 1_600_000
     assert list(GarbageCollector(folder, dry_run=False).items()) == said
-    assert folder.excess() == 0
+    assert folder.evictor.excess() == 0
     assert all(folder.blobs.has(digest) for image in images for digest in image)
     assert list(folder.partials.iterdir()) == []
     assert list(GarbageCollector(folder, dry_run=False).items()) == []
@@ -58,9 +58,9 @@ def test_quota_excess_takes_no_more_downloads_than_it_must(tmp_path: Path) -> No
     older = folder.partials / f"sha256-{Digest.of(b'older').encoded}.data"
     assert collect(folder, time.time()) == {garbage_collector.PARTIAL: 1}
     assert not older.exists()
-    running, _ = folder.lock_partial(X, Digest.of(b"running"))
+    running, _ = folder.fills.lock_partial(X, Digest.of(b"running"))
     assert running is not None
-    folder.allocate(running, 149_000, 65536)
+    folder.fills.allocate(running, 149_000, 65536)
     running.write(0, [b"x" * 149_000], None)
     os.utime(running.data_path, (0, 0))
     assert collect(folder, time.time()) == {garbage_collector.PARTIAL: 1, garbage_collector.QUOTA: 3}

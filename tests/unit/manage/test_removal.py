@@ -95,7 +95,7 @@ def test_removal_refuses_pinned_images(folder: CacheDirectory) -> None:
     """Pinned images are named, and stay unless the removal is forced."""
     image = put_image(folder, X, "1", [b"a"])
     put_image(folder, X, "2", [b"b"])
-    folder.pin(Pin.parse("x:1"))
+    folder.pinning.pin(Pin.parse("x:1"))
     (step,) = remove(folder, "x:*")
     assert (step.images, step.pinned) == (("docker.io/library/x:2",), ("docker.io/library/x:1",))
     assert all(here(folder, image))
@@ -114,7 +114,7 @@ def test_removal_keeps_pinned_blobs_without_a_link(folder: CacheDirectory) -> No
     """The disk may have been full when the link should have been written."""
     image = put_image(folder, X, "1", [b"shared"])
     put_image(folder, Y, "v1", [b"shared"])
-    folder.pin(Pin.parse("x:1"))
+    folder.pinning.pin(Pin.parse("x:1"))
     folder.index.drop_link(X, image[2])
     remove(folder, "quay.io/org/y:v1")
     assert all(here(folder, image))

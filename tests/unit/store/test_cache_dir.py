@@ -1,83 +1,20 @@
-"""The cache directory: what must be durable, what can be pinned, and the order of a removal."""
+"""The cache directory: its parts, opened and closed."""
 
-import os
-import sqlite3
 from pathlib import Path
 
-import pytest
-
-from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import Repository
-from mirror.store.blobs.entries import SMALL_BYTES
-from mirror.store.cache_dir import CacheDirectory
-from mirror.store.errors import PinTooLarge
 from tests.fakes.cached import open_folder, put_image
-from tests.unit.store.test_eviction import put
 
 X = Repository("docker.io", "library/x")
 
 
-def test_adopt_syncs_large_blobs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large blob is synced before its name is known; a small one is verified at each read instead."""
-    folder, synced = open_folder(tmp_path / "cache"), list[int]()
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
-    put(folder, tmp_path, bytes(SMALL_BYTES))
-    assert synced == []
-    put(folder, tmp_path, bytes(SMALL_BYTES + 1))
-    assert synced == [SMALL_BYTES + 1]
-    folder.close()
-
-
-def test_pin_above_the_quota_is_refused(tmp_path: Path) -> None:
-    """A refused pin gives the numbers and changes nothing; content that is pinned already counts once."""
-    folder = open_folder(tmp_path / "cache", max_size=10_000)
-    shared = bytes(4000)
-    put_image(folder, X, "1", [shared])
-    put_image(folder, X, "2", [shared, b"2" * 3000])
-    put_image(folder, X, "3", [b"3" * 4000])
-    folder.pin(Pin.parse("x:1"))
-    folder.pin(Pin.parse("x:2"))
-    with pytest.raises(PinTooLarge) as refused:
-        folder.pin(Pin.parse("x:3"))
-    assert refused.value.allowed == 10_000
-    assert refused.value.used + refused.value.asked > 10_000
-    assert 7000 < refused.value.used < 10_000
-    assert [str(each.pin.images.tag) for each in folder.pins.all()] == ["1", "2"]
-    folder.close()
-
-
-def fail_at(folder: CacheDirectory, prefix: str) -> None:
-    """Let the index's database refuse to remove rows whose keys begin with `prefix`."""
-    folder.index.query(
-        "CREATE TRIGGER refuse BEFORE DELETE ON Cache WHEN OLD.key LIKE"
-        f" '{prefix}%' BEGIN SELECT RAISE(ABORT, 'refused'); END"
-    )
-
-
-def test_remove_images_drops_links_before_blobs(tmp_path: Path) -> None:
-    """Tags, links, then blobs; all processes learn of it."""
+def test_cache_directory_has_the_same_content_when_it_is_opened_again(tmp_path: Path) -> None:
+    """What its parts have written is there for the parts of the next one."""
     folder = open_folder(tmp_path / "cache")
     image = put_image(folder, X, "1", [b"a"])
-    before = (folder.epoch.removals(), folder.epoch.pin_changes())
-    folder.remove_images(X, ["1"], image, image)
-    assert not any(folder.has(each) or folder.link(X, each) for each in image)
-    assert folder.index.repositories("", "", 1) == []
-    assert folder.epoch.removals() != before[0]
-    assert folder.epoch.pin_changes() != before[1]
     folder.close()
-
-
-@pytest.mark.parametrize(("prefix", "tags"), [("link:", ["1"]), ("repository:", [])])
-def test_remove_images_tells_of_a_removal_that_failed(tmp_path: Path, prefix: str, tags: list[str]) -> None:
-    """No process serves what was removed before the error; the blobs stay, so that each link has its file."""
-    folder = open_folder(tmp_path / "cache")
-    image = put_image(folder, X, "1", [b"a"])
-    fail_at(folder, prefix)
-    before = (folder.epoch.removals(), folder.epoch.pin_changes())
-    with pytest.raises(sqlite3.IntegrityError, match="refused"):
-        folder.remove_images(X, ["1"], image, image)
-    assert folder.index.tags(X, "", 9) == tags
-    assert folder.epoch.removals() != before[0]
-    assert folder.epoch.pin_changes() != before[1]
-    assert all(folder.has(each) for each in image)
-    folder.close()
+    again = open_folder(tmp_path / "cache")
+    again.open_connections()
+    assert all(again.reader.has(each) and again.reader.link(X, each) is not None for each in image)
+    assert again.index.tags(X, "", 9) == ["1"]
+    again.close()

@@ -41,7 +41,7 @@ def put(folder: CacheDirectory, tmp_path: Path, data: bytes) -> tuple[Digest, in
     digest = Digest.of(data)
     path = tmp_path / digest.encoded
     path.write_bytes(data)
-    return digest, folder.adopt(VerifiedFile(digest, path, len(data)))
+    return digest, folder.writer.adopt(VerifiedFile(digest, path, len(data)))
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_eviction_removes_least_recently_used_first(small: CacheDirectory, tmp_p
     small.blobs.touch({digest: LONG_AGO + number for number, digest in enumerate(digests)})
     last, excess = put(small, tmp_path, bytes(400))
     assert excess == 300
-    assert [each.digest for each in small.evict()] == digests[:1]
-    assert (small.excess(), small.evict()) == (0, [])
+    assert [each.digest for each in small.evictor.evict()] == digests[:1]
+    assert (small.evictor.excess(), small.evictor.evict()) == (0, [])
     assert small.blobs.has(last)
 
 
@@ -72,9 +72,9 @@ def test_eviction_takes_blobs_in_use_last(tmp_path: Path) -> None:
     reader = folder.blobs.open(read)
     assert reader is not None
     with reader.file:
-        assert [each.digest for each in folder.evict([last])] == [old, idle]
-        assert folder.excess() == 2
-    assert [each.digest for each in folder.evict([last])] == [read]
+        assert [each.digest for each in folder.evictor.evict([last])] == [old, idle]
+        assert folder.evictor.excess() == 2
+    assert [each.digest for each in folder.evictor.evict([last])] == [read]
     folder.close()
 
 
@@ -84,8 +84,8 @@ def test_eviction_takes_small_blobs_in_use_last_of_all(tmp_path: Path) -> None:
     small = [put(folder, tmp_path, bytes([number]) * 100_000)[0] for number in range(3)]
     large, excess = put(folder, tmp_path, bytes(SMALL_BYTES + 1))
     assert excess > SMALL_BYTES
-    assert [each.digest for each in folder.evict()] == [large, small[0]]
-    assert folder.excess() == 0
+    assert [each.digest for each in folder.evictor.evict()] == [large, small[0]]
+    assert folder.evictor.excess() == 0
     folder.close()
 
 
@@ -94,28 +94,28 @@ def test_eviction_spares_readers_of_a_finished_fill(tmp_path: Path) -> None:
     folder, other = (folder_with(tmp_path, max_size=SMALL_BYTES) for _ in range(2))
     data = bytes(SMALL_BYTES + 1)
     digest = Digest.of(data)
-    partial, _ = folder.lock_partial(X, digest)
+    partial, _ = folder.fills.lock_partial(X, digest)
     assert partial is not None
     partial.allocate(len(data), SMALL_BYTES)  # without a look at the quota
-    followed = other.open_remote_partial(digest)
+    followed = other.fills.open_remote_partial(digest)
     assert followed is not None
     readers = [partial.open_reader(), followed.open_reader()]
     followed.close()
     partial.write(0, [data], None)
-    folder.adopt(partial.verified_file())
+    folder.writer.adopt(partial.verified_file())
     partial.discard()
     partial.release()
     for each in readers:
         with each:
-            assert (folder.excess(), folder.evict(), other.evict()) == (1, [], [])
-    assert [each.digest for each in folder.evict()] == [digest]
+            assert (folder.evictor.excess(), folder.evictor.evict(), other.evictor.evict()) == (1, [], [])
+    assert [each.digest for each in folder.evictor.evict()] == [digest]
     folder.close()
     other.close()
 
 
 def interrupted(folder: CacheDirectory, number: int) -> Partial:
     """Begin a fill that received 100 kB, long ago; its lock is held."""
-    partial, _ = folder.lock_partial(X, Digest.of(bytes([number])))
+    partial, _ = folder.fills.lock_partial(X, Digest.of(bytes([number])))
     assert partial is not None
     partial.allocate(100_000, 65536).record(0, 100_000)
     partial.write(0, [bytes(100_000)], None)
@@ -131,11 +131,11 @@ def test_eviction_removes_old_partials_before_blobs_in_use(tmp_path: Path) -> No
     for each in (young, *old):
         each.release()
     first, _ = put(folder, tmp_path, b"1" * 100_000)
-    assert folder.evict() == []
+    assert folder.evictor.evict() == []
     assert sum(each.data_path.exists() for each in old) == 1
     for data in (b"2" * 100_000, b"3" * 100_000):
         put(folder, tmp_path, data)
-    assert [each.digest for each in folder.evict()] == [first]
+    assert [each.digest for each in folder.evictor.evict()] == [first]
     assert [each.data_path.exists() for each in (running, young, *old)] == [True, True, False, False]
     running.release()
     folder.close()
@@ -147,11 +147,11 @@ def test_eviction_spares_blobs_for_a_partial_that_no_quota_can_hold(tmp_path: Pa
     large = interrupted(folder, 1)
     digest, _ = put(folder, tmp_path, b"1" * 10_000)
     folder.blobs.touch({digest: LONG_AGO})
-    assert [each.digest for each in folder.evict()] == [digest]  # a running fill is spared
+    assert [each.digest for each in folder.evictor.evict()] == [digest]  # a running fill is spared
     digest, _ = put(folder, tmp_path, b"2" * 10_000)
     folder.blobs.touch({digest: LONG_AGO})
     large.release()
-    assert folder.evict() == []
+    assert folder.evictor.evict() == []
     assert (folder.blobs.has(digest), large.data_path.exists()) == (True, False)
     folder.close()
 
@@ -161,7 +161,7 @@ def test_eviction_by_age_spares_blobs_in_use(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, max_age=1)
     digest, _ = put(folder, tmp_path, b"data")
     folder.blobs.touch({digest: time.time() - IN_USE / 2})
-    assert folder.evict() == []
+    assert folder.evictor.evict() == []
     folder.close()
 
 
@@ -169,13 +169,13 @@ def test_excess_counts_what_fills_have_written(tmp_path: Path) -> None:
     """A running fill counts with the bytes that have come, not with the size that it may reach."""
     folder = folder_with(tmp_path, max_size=1_000_000)
     put(folder, tmp_path, b"1" * 500_000)
-    partial, _ = folder.lock_partial(X, Digest.of(b"other"))
+    partial, _ = folder.fills.lock_partial(X, Digest.of(b"other"))
     assert partial is not None
-    folder.allocate(partial, 900_000, 65536)
-    assert (folder.excess(), folder.excess(400_000)) == (0, 0)
-    assert 100_000 <= folder.excess(600_000) <= 110_000
+    folder.fills.allocate(partial, 900_000, 65536)
+    assert (folder.evictor.excess(), folder.evictor.excess(400_000)) == (0, 0)
+    assert 100_000 <= folder.evictor.excess(600_000) <= 110_000
     partial.write(0, [b"2" * 700_000], None)
-    assert 200_000 <= folder.excess() <= 220_000
+    assert 200_000 <= folder.evictor.excess() <= 220_000
     partial.release()
     folder.close()
 
@@ -186,17 +186,17 @@ def test_allocation_is_refused_for_what_could_not_be_kept(tmp_path: Path) -> Non
     """
     folder = open_folder(tmp_path / "cache", max_size=1_000_000)
     pinned, other = (put_image(folder, X, str(number), [bytes([number]) * 300_000]) for number in (1, 2))
-    folder.pin(Pin.parse("x:1"))
+    folder.pinning.pin(Pin.parse("x:1"))
     claimed = put_image(folder, X, "3", [b"3" * 300_000])
     assert folder.index.link(X, claimed[2]) is not None
     folder.index.add_links(X, {claimed[2]: Link(size=1 << 50)})
     folder.pins.add(Pin.parse("x:3"))
     folder.blobs.remove(claimed[2])
-    partial, _ = folder.lock_partial(X, Digest.of(b"other"))
+    partial, _ = folder.fills.lock_partial(X, Digest.of(b"other"))
     assert partial is not None
     with pytest.raises(NoRoom):
-        folder.allocate(partial, 720_000, 65536)
-    folder.allocate(partial, 680_000, 65536)
+        folder.fills.allocate(partial, 720_000, 65536)
+    folder.fills.allocate(partial, 680_000, 65536)
     assert all(folder.blobs.has(digest) for digest in (*pinned, *other))
     partial.release()
     folder.close()
@@ -208,7 +208,7 @@ def test_lock_is_refused_for_a_claim_that_could_not_be_kept(tmp_path: Path) -> N
     digest = Digest.of(b"large")
     folder.index.add_links(X, {digest: Link(size=1_000_001)})
     with pytest.raises(NoRoom):
-        folder.lock_partial(X, digest)
+        folder.fills.lock_partial(X, digest)
     assert list(folder.partials.iterdir()) == []
     folder.close()
 
@@ -218,7 +218,7 @@ def test_eviction_by_age_removes_unused_blobs(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, max_age=3600)
     old, young = (put(folder, tmp_path, data)[0] for data in (b"old", b"young"))
     folder.blobs.touch({old: time.time() - 3700, young: time.time() - 3500})
-    assert folder.evict() == [EvictedBlob(old, 3, EvictionReason.AGE)]
+    assert folder.evictor.evict() == [EvictedBlob(old, 3, EvictionReason.AGE)]
     folder.close()
 
 
@@ -228,7 +228,7 @@ def test_eviction_leaves_min_free(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, min_free=2 * free)
     digest, excess = put(folder, tmp_path, b"data")
     assert excess > 0
-    assert [each.digest for each in folder.evict()] == [digest]
+    assert [each.digest for each in folder.evictor.evict()] == [digest]
     folder.close()
 
 
@@ -236,9 +236,9 @@ def test_eviction_spares_pinned_content(tmp_path: Path) -> None:
     """Neither quota nor age removes pinned content; content that only its neighbours need goes instead."""
     folder = open_folder(tmp_path / "cache", max_size=5000, max_age=40)
     first, second = (put_image(folder, X, str(number), [bytes([number]) * 3000]) for number in (1, 2))
-    folder.pin(Pin.parse("x:1"))
+    folder.pinning.pin(Pin.parse("x:1"))
     age(folder, *first, *second)
-    evicted = {each.digest for each in folder.evict()}
+    evicted = {each.digest for each in folder.evictor.evict()}
     assert evicted == set(second) - set(first)
     assert all(folder.blobs.has(each) for each in first)
     folder.close()
@@ -250,20 +250,20 @@ def test_eviction_removes_content_once_unpinned(tmp_path: Path) -> None:
     image = put_image(folder, X, "1", [b"a"])
     age(folder, *image)
     folder.pins.add(Pin.parse("x:1"))
-    assert folder.evict() == folder.evict() == []
-    folder.unpin(ImagePattern.parse("x:1"))
-    assert [each.digest for each in folder.evict()] == image[:2]
+    assert folder.evictor.evict() == folder.evictor.evict() == []
+    folder.pinning.unpin(ImagePattern.parse("x:1"))
+    assert [each.digest for each in folder.evictor.evict()] == image[:2]
     folder.close()
 
 
 def test_eviction_warns_once_of_a_pattern_above_the_quota(tmp_path: Path) -> None:
     """A pattern that comes to match too much is kept, and the log says so once."""
     folder = open_folder(tmp_path / "cache", max_size=5000)
-    folder.pin(Pin.parse("x:*"))
+    folder.pinning.pin(Pin.parse("x:*"))
     for number in range(3):
         age(folder, *put_image(folder, X, str(number), [bytes([number]) * 3000]))
     with structlog.testing.capture_logs() as logs:
-        assert folder.evict() == folder.evict() == []
+        assert folder.evictor.evict() == folder.evictor.evict() == []
     assert [each["event"] for each in logs] == ["pins take more than there is room for"]
     folder.close()
 
@@ -273,12 +273,12 @@ def test_eviction_warns_of_configured_pins_above_the_quota(tmp_path: Path) -> No
     folder = open_folder(tmp_path / "cache", max_size=5000)
     images = [put_image(folder, X, str(number), [bytes([number]) * 3000]) for number in range(2)]
     age(folder, *images[0], *images[1])
-    folder.configure_pins([Pin.parse("x:*")])
+    folder.pinning.configure_pins([Pin.parse("x:*")])
     with structlog.testing.capture_logs() as logs:
-        assert folder.evict() == []
+        assert folder.evictor.evict() == []
     assert [(each["pinned"] > 6000, each["allowed"]) for each in logs] == [(True, 5000)]
     with pytest.raises(PinTooLarge):
-        folder.pin(Pin.parse("x:1"))
+        folder.pinning.pin(Pin.parse("x:1"))
     folder.close()
 
 
@@ -289,7 +289,7 @@ def test_eviction_sees_pins_of_other_processes(tmp_path: Path) -> None:
     age(folder, *image)
     assert folder.pins.pinned_sizes() == {}
     other.pins.add(Pin.parse("x:1"))
-    assert folder.evict() == []
+    assert folder.evictor.evict() == []
     folder.close()
     other.close()
 
@@ -314,8 +314,8 @@ def test_eviction_works_without_a_free_byte(disk: Path) -> None:
     folder = folder_with(disk)
     digests = [put_unused(folder, disk, number) for number in range(3)]
     fill_up(disk / "others")
-    assert [each.digest for each in folder.make_room(2 * MIB)] == digests
-    assert folder.room().free >= 3 * MIB
+    assert [each.digest for each in folder.evictor.make_room(2 * MIB)] == digests
+    assert folder.evictor.room().free >= 3 * MIB
     folder.close()
 
 
@@ -328,9 +328,9 @@ def test_room_is_judged_when_a_running_eviction_is_over(disk: Path) -> None:
     row = folder.blobs.row(str(digest))
     assert row is not None
     with ThreadPoolExecutor(1) as pool:
-        with folder.eviction_lock(), lock_if_unread(folder.blobs.folder / row.name) as unread:
+        with folder.evictor.lock(), lock_if_unread(folder.blobs.folder / row.name) as unread:
             assert unread  # as an eviction does that has come to this blob
-            asking = pool.submit(other.make_room, MIB)
+            asking = pool.submit(other.evictor.make_room, MIB)
             while not asking.done() and not is_waiting(disk / "cache" / "evicting"):
                 time.sleep(0.001)
             assert not asking.done()
@@ -357,8 +357,8 @@ def full_of_old_blobs(tmp_path: Path, count: int = 100) -> tuple[CacheDirectory,
 def test_eviction_keeps_headroom_of_unused_blobs(tmp_path: Path) -> None:
     """Least recently used first, and no more than the share."""
     folder, digests = full_of_old_blobs(tmp_path)
-    assert [each.digest for each in folder.evict()] == digests[: 100 // SHARE]
-    assert folder.evict() == []
+    assert [each.digest for each in folder.evictor.evict()] == digests[: 100 // SHARE]
+    assert folder.evictor.evict() == []
     folder.close()
 
 
@@ -369,20 +369,20 @@ def test_eviction_makes_no_headroom_of_blobs_used_lately(tmp_path: Path) -> None
     reader = folder.blobs.open(digests[0])
     assert reader is not None
     with reader.file:
-        assert folder.evict() == []
-    assert [each.digest for each in folder.evict()] == digests[:1]
+        assert folder.evictor.evict() == []
+    assert [each.digest for each in folder.evictor.evict()] == digests[:1]
     folder.close()
 
 
 def test_eviction_makes_headroom_as_clients_ask(tmp_path: Path) -> None:
     """A headroom that prefetches have used up is made again for what clients ask for, and else slowly."""
     folder, digests = full_of_old_blobs(tmp_path)
-    folder.evict()
+    folder.evictor.evict()
     ahead = [put(folder, tmp_path, b"%9d!" % number)[0] for number in range(4)]
     for digest in ahead:
         folder.evictor.allowance.note_stored(digest, 10, asked_for=False)
-    assert folder.evict() == []
+    assert folder.evictor.evict() == []
     folder.evictor.allowance.note_request(ahead[0])
     assert folder.evictor.allowance.earned
-    assert [each.digest for each in folder.evict()] == digests[4:5]
+    assert [each.digest for each in folder.evictor.evict()] == digests[4:5]
     folder.close()

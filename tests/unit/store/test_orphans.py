@@ -55,12 +55,12 @@ def test_orphans_are_old_partials(folder: CacheDirectory) -> None:
     """Old ones, with map and data; not those that are being filled, nor young ones."""
     old, busy = (Digest.of(each) for each in (b"old", b"busy"))
     for digest in (old, busy):
-        partial, _ = folder.lock_partial(X, digest)
+        partial, _ = folder.fills.lock_partial(X, digest)
         assert partial is not None
-        folder.allocate(partial, 1000, 65536)
+        folder.fills.allocate(partial, 1000, 65536)
         if digest == old:
             interrupt(partial)
-    (lease,) = folder.acquire_leases([Digest.of(b"small")])
+    (lease,) = folder.fills.acquire_leases([Digest.of(b"small")])
     assert lease is not None
     os.close(lease.descriptor)
     (folder.partials / "small-x-1-2").write_bytes(b"x")

@@ -40,7 +40,7 @@ def test_version_is_stamped_in_an_older_folder(tmp_path: Path) -> None:
     folder.close()
     (tmp_path / "cache" / "version").unlink()
     folder = CacheDirectory(tmp_path / "cache")
-    assert folder.has(digest)
+    assert folder.reader.has(digest)
     folder.close()
 
 
@@ -50,8 +50,8 @@ def test_recovery_recreates_removed_parts(tmp_path: Path) -> None:
     assert not folder.recovery.recreate_removed()
     os.rename(tmp_path / "cache", tmp_path / "elsewhere")
     digest = Digest.of(b"small")
-    folder.recovery.write(folder.put_small_blob, digest, b"small")
-    assert folder.read(digest, 10) == b"small"
+    folder.recovery.write(folder.writer.put_small_blob, digest, b"small")
+    assert folder.reader.read(digest, 10) == b"small"
     assert not folder.recovery.recreate_removed()
     folder.close()
 
@@ -64,7 +64,7 @@ def test_recovery_recreates_a_corrupt_database(tmp_path: Path) -> None:
     database = tmp_path / "cache" / "blobs" / "cache.db"
     database.write_bytes(b"no database" * 1000)
     folder = CacheDirectory(tmp_path / "cache")
-    assert not folder.has(digest)
+    assert not folder.reader.has(digest)
     assert (tmp_path / "cache" / REBUILD).exists()
     assert folder.health.faults() == []
     folder.close()
@@ -76,7 +76,7 @@ def test_recovery_reports_what_it_cannot_repair(tmp_path: Path) -> None:
     os.rename(tmp_path / "cache" / "partial", tmp_path / "elsewhere")
     (tmp_path / "cache" / "partial").write_text("a file")
     with pytest.raises(StoreError):
-        folder.recovery.write(folder.put_small_blob, Digest.of(b"small"), b"small")
+        folder.recovery.write(folder.writer.put_small_blob, Digest.of(b"small"), b"small")
     assert folder.health.is_down(Capability.WRITING)
     (tmp_path / "cache" / "partial").unlink()
     folder.recovery.probe()

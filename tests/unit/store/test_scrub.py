@@ -94,7 +94,7 @@ async def test_scrub_recreates_entries_of_a_lost_database(folder: CacheDirectory
     steps = await scrubbed(again, 0)
     found = sorted(step.finding.damage for step in steps if step.finding)
     assert found == [Damage.DIGEST, Damage.NO_ENTRY, Damage.NO_ENTRY]
-    assert await asyncio.to_thread(again.read, Digest.of(b"three"), 9) == b"three"
+    assert await asyncio.to_thread(again.reader.read, Digest.of(b"three"), 9) == b"three"
     assert not await asyncio.to_thread(lambda: again.recovery.needs_rebuild)
     await asyncio.get_running_loop().run_in_executor(None, again.close)
 

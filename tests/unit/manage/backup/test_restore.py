@@ -41,7 +41,7 @@ async def filled(cache: Path) -> Digest:
 
         def more() -> None:
             folder = registry.store.folder
-            folder.pin(Pin(ImagePattern.printed("docker.io/library/alpine:3")))
+            folder.pinning.pin(Pin(ImagePattern.printed("docker.io/library/alpine:3")))
             TokenStore(cache, folder.epoch).add(TOKEN)
             SavingsBook(cache).add({(20_000, "docker.io", "library/alpine"): Amounts(requests=7)})
             (cache / "warm-runs").write_text("{}\n")

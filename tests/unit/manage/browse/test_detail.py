@@ -33,7 +33,7 @@ def test_image_has_layers_and_who_else_has_them(folder: CacheDirectory) -> None:
     image = put_image(folder, X, "1", [b"a" * 1000, b"own"])
     put_image(folder, Y, "1", [b"a" * 1000])
     age(folder, *image)
-    folder.pin(Pin.parse(f"{X}:1"))
+    folder.pinning.pin(Pin.parse(f"{X}:1"))
     found = detail(folder, X, Tag("1"))
     (platform,) = found.platforms
     assert [(each.size, each.repositories, each.here) for each in platform.layers] == [

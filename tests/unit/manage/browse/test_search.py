@@ -47,7 +47,7 @@ def test_row_of_a_tag_has_what_is_here_and_what_is_missing(folder: CacheDirector
     """Platforms that are not here are not missing, unless none is."""
     put_image(folder, X, "1", [b"a" * 100])
     put_index(folder, X, "2", [[b"b"], [b"c"]])
-    folder.pin(Pin.parse(f"{X}:1"))
+    folder.pinning.pin(Pin.parse(f"{X}:1"))
     first, second = TagDescriber(folder).rows(NameSearch(folder.index).tags((), ""))
     assert (first.missing, first.pinned, first.size > 100) == (0, True, True)
     assert (second.missing, second.pinned, second.platforms) == (2, False, [])

@@ -20,7 +20,7 @@ def selected(*images: str, **options: object) -> Selection:
 
 def collected(folder: CacheDirectory, *images: str, **options: object) -> Collected:
     """Collect without accounts, so that blobs of unknown origin are public."""
-    folder.trusts_unknown = True
+    folder.reader.trusts_unknown = True
     return collect(folder, selected(*images, **options))
 
 

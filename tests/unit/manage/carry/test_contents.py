@@ -96,7 +96,7 @@ def test_contents_have_the_platforms_that_are_here(folder: CacheDirectory) -> No
     first = put_platform(folder, 0, [b"a"])
     contents = complete(folder, "x:1")
     assert set(contents.manifests) == {index, first}
-    assert contents.manifests[index].data == folder.read(index, 10_000)
+    assert contents.manifests[index].data == folder.reader.read(index, 10_000)
     assert make_plan(contents).document.images[0].absent
 
 
@@ -126,12 +126,12 @@ def test_contents_have_referrers(folder: CacheDirectory) -> None:
     image = put_image(folder, X, "1", [b"a"])
     signature = put_signature(folder, X, image[0])
     sbom = json.loads(image_manifest(b"{}", [b"sbom"]))
-    sbom["subject"] = descriptor(OCI_MANIFEST, folder.read(image[0], 10_000) or b"")
+    sbom["subject"] = descriptor(OCI_MANIFEST, folder.reader.read(image[0], 10_000) or b"")
     data = json.dumps(sbom).encode()
     put_blob(folder, b"{}")
     put_blob(folder, b"sbom")
     referrer = put_manifest(folder, X, data)
-    folder.put_referrers(X, image[0], ReferrersEntry(json.dumps([listed(data)]), 1.0))
+    folder.writer.put_referrers(X, image[0], ReferrersEntry(json.dumps([listed(data)]), 1.0))
     contents = complete(folder, "x:*")
     assert set(contents.manifests) == {image[0], signature[0], referrer}
     assert [each.name.rpartition(":")[2] for each in contents.images] == [
@@ -186,5 +186,5 @@ def test_contents_have_the_time_of_an_imported_tag(folder: CacheDirectory) -> No
     """An imported tag has the time at which the first sender's upstream confirmed it."""
     image = put_image(folder, X, "1", [b"a"])
     imported = Provenance("imported", "lab.tar", 2000.0, confirmed=1000.0)
-    folder.put_tag(X, Tag("1"), TagEntry(str(image[0]), OCI_MANIFEST, 1, 0.0, imported))
+    folder.writer.put_tag(X, Tag("1"), TagEntry(str(image[0]), OCI_MANIFEST, 1, 0.0, imported))
     assert complete(folder, "x:1").images[0].confirmed == 1000

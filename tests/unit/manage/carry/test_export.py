@@ -138,7 +138,7 @@ def test_parts_are_made_again_alone(folder: CacheDirectory, tmp_path: Path) -> N
     files[1].unlink()
     entry = folder.index.tag(X, Tag("1"))
     assert entry is not None
-    folder.put_tag(X, Tag("1"), replace(entry, confirmed=entry.confirmed + 1000))
+    folder.writer.put_tag(X, Tag("1"), replace(entry, confirmed=entry.confirmed + 1000))
     output = OutputFolder(tmp_path)
     contents = with_known_times(complete(folder, "x:1"), output, path.name)
     found = targets(path.name, contents, 500_000)

@@ -26,13 +26,13 @@ def test_held_blobs_are_not_evicted(folder: CacheDirectory) -> None:
     age(folder, *digests)
     with HeldBlobs(folder, RESERVED + 2) as held:
         assert held.hold(digests[:2]) == []
-        folder.evict()
-        assert [folder.has(each) for each in digests] == [True, True, False]
+        folder.evictor.evict()
+        assert [folder.reader.has(each) for each in digests] == [True, True, False]
         for _ in range(2):
             with held.open(digests[0]) as file:
                 assert file.read() == LAYERS[0]
-    folder.evict()
-    assert not any(map(folder.has, digests))
+    folder.evictor.evict()
+    assert not any(map(folder.reader.has, digests))
 
 
 def test_blobs_beyond_the_limit_of_open_files_are_marked_as_used(folder: CacheDirectory) -> None:
@@ -41,7 +41,7 @@ def test_blobs_beyond_the_limit_of_open_files_are_marked_as_used(folder: CacheDi
     age(folder, *digests)
     with HeldBlobs(folder, RESERVED) as held:
         assert held.hold(digests[:1]) == []
-        assert [each.digest for each in folder.evictor.evict((), 0, 0)][:2] == digests[1:]
+        assert [each.digest for each in folder.evictor.evict()][:2] == digests[1:]
         with pytest.raises(BlobGone, match="repeat"):
             held.open(digests[1])
 

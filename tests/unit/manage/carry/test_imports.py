@@ -83,11 +83,11 @@ def test_import_makes_no_content_readable_elsewhere(
     elsewhere = Repository("docker.io", "evil/image")
     put_image(receiver, elsewhere, "1", [SHARED])
     for repository in (X, Y):
-        local = receiver.open_blob(repository, Digest.of(SHARED))
+        local = receiver.reader.open_blob(repository, Digest.of(SHARED))
         assert local.is_open
         local.close()
-    assert receiver.look_up(elsewhere, Digest.of(SHARED)).unconfirmed
-    assert receiver.link(Y, Digest.of(OWN)) is None
+    assert receiver.reader.look_up(elsewhere, Digest.of(SHARED)).unconfirmed
+    assert receiver.reader.link(Y, Digest.of(OWN)) is None
 
 
 def test_import_vouches_for_nothing_that_the_sender_lacked(
@@ -105,7 +105,7 @@ def test_import_vouches_for_nothing_that_the_sender_lacked(
     with HeldBlobs(sender, 1024) as held:
         write_target(OutputFolder(tmp_path), target, held.open)
     imported(receiver, tmp_path / "claims.tar")
-    assert receiver.look_up(X, Digest.of(random_bytes(300_000, 9))).unconfirmed
+    assert receiver.reader.look_up(X, Digest.of(random_bytes(300_000, 9))).unconfirmed
     assert file.exists()
 
 
@@ -125,8 +125,8 @@ def test_import_opens_nothing_by_a_digest_where_not_all_is_for_everybody(
     with open_archive(file) as archive:
         run.read(archive, file.name)
     list(run.finish())
-    assert receiver.look_up(X, secret).unconfirmed == (form != "carried")
-    assert not receiver.look_up(X, Digest.of(SHARED)).unconfirmed
+    assert receiver.reader.look_up(X, secret).unconfirmed == (form != "carried")
+    assert not receiver.reader.look_up(X, Digest.of(SHARED)).unconfirmed
     assert len(run.damages) == (form == "other bytes")
 
 
@@ -154,7 +154,7 @@ def test_import_of_an_upstream_with_an_account(
     wishes = replace(options(), accounts=("quay.io",))
     imported(receiver, exported(sender, tmp_path / "lab.tar", "*/*")[0], wishes)
     for repository, account in ((X, False), (Y, True)):
-        link = receiver.link(repository, Digest.of(SHARED))
+        link = receiver.reader.link(repository, Digest.of(SHARED))
         assert link is not None
         assert (link.confirmed, link.account) == (NOW, account)
 
@@ -205,7 +205,7 @@ def test_import_keeps_newer_tags(sender: CacheDirectory, receiver: CacheDirector
     newer = put_image(receiver, X, "1", [OTHER])[0]
     entry = receiver.index.tag(X, Tag("1"))
     assert entry is not None
-    receiver.put_tag(X, Tag("1"), replace(entry, confirmed=entry.confirmed + 60))
+    receiver.writer.put_tag(X, Tag("1"), replace(entry, confirmed=entry.confirmed + 60))
     assert states(imported(receiver, file)) == {NAME_X: "older"}
     kept = receiver.index.tag(X, Tag("1"))
     assert kept is not None
@@ -224,7 +224,7 @@ def test_import_of_an_older_bundle_after_a_newer_one(
     put_image(sender, X, "1", [SHARED, OTHER])
     entry = sender.index.tag(X, Tag("1"))
     assert entry is not None
-    sender.put_tag(X, Tag("1"), replace(entry, confirmed=entry.confirmed + 60))
+    sender.writer.put_tag(X, Tag("1"), replace(entry, confirmed=entry.confirmed + 60))
     (new,) = exported(sender, tmp_path / "new.tar", "x:1")
     assert [states(imported(receiver, each)) for each in (new, old)] == [
         {NAME_X: "imported"},
@@ -255,8 +255,8 @@ def test_import_says_what_does_not_fit_before_it_evicts(
     with pytest.raises(NoRoomForImport) as failure:
         imported(receiver, exported(sender, tmp_path / "lab.tar", "x:1")[0], options(pin=pin))
     assert failure.value.room.new > 1_000_000
-    assert all(map(receiver.has, here))
-    assert not receiver.has(Digest.of(OWN))
+    assert all(map(receiver.reader.has, here))
+    assert not receiver.reader.has(Digest.of(OWN))
     receiver.close()
 
 
@@ -270,8 +270,8 @@ def test_import_evicts_what_must_go(sender: CacheDirectory, tmp_path: Path) -> N
         NAME_X: "imported"
     }
     assert rooms[0].evicted > 400_000
-    assert not receiver.has(Digest.of(b"x" * 900_000))
-    assert receiver.excess() == 0
+    assert not receiver.reader.has(Digest.of(b"x" * 900_000))
+    assert receiver.evictor.excess() == 0
     receiver.close()
 
 
@@ -282,7 +282,7 @@ def test_import_that_cannot_pin_says_so(sender: CacheDirectory, tmp_path: Path) 
     run = Import(receiver, options(pin=True))
     with open_archive(exported(sender, tmp_path / "lab.tar", "x:1")[0]) as archive:
         run.read(archive, "lab.tar")
-    receiver.pin(Pin.parse("quay.io/org/y:1"))
+    receiver.pinning.pin(Pin.parse("quay.io/org/y:1"))
     with pytest.raises(PinTooLarge):
         list(run.finish())
     receiver.close()

@@ -54,7 +54,7 @@ def test_intake_keeps_a_blob(folder: CacheDirectory, data: bytes) -> None:
     assert not take(intake, data)
     intake.flush()
     assert intake.stored == {Digest.of(data): len(data)}
-    assert folder.read(Digest.of(data), 1_000_000) == data
+    assert folder.reader.read(Digest.of(data), 1_000_000) == data
     assert folder.blobs.origin(Digest.of(data)) is Origin.PRIVATE
 
 
@@ -65,7 +65,7 @@ def test_intake_keeps_nothing_that_is_not_proven(folder: CacheDirectory, data: b
     intake = Intake(folder)
     assert take(intake, data, data[:-1] + end)
     intake.flush()
-    assert not folder.has(Digest.of(data))
+    assert not folder.reader.has(Digest.of(data))
 
 
 def test_intake_adopts_small_blobs_together(folder: CacheDirectory) -> None:
@@ -76,7 +76,7 @@ def test_intake_adopts_small_blobs_together(folder: CacheDirectory) -> None:
         assert take(intake, each)
         assert intake.has(Digest.of(each))
     intake.flush()
-    assert all(folder.has(Digest.of(each)) for each in blobs)
+    assert all(folder.reader.has(Digest.of(each)) for each in blobs)
 
 
 def test_intake_disturbs_no_running_fill(folder: CacheDirectory) -> None:
@@ -84,12 +84,12 @@ def test_intake_disturbs_no_running_fill(folder: CacheDirectory) -> None:
     digest = Digest.of(LARGE)
     fill = Partial.lock(digest, folder.partials)
     assert fill is not None
-    chunks = folder.allocate(fill, len(LARGE), 64 * 1024, public=True)
+    chunks = folder.fills.allocate(fill, len(LARGE), 64 * 1024, public=True)
     fill.write(0, [LARGE[:1000]], None)
     chunks.record(0, 1000)
     assert take(Intake(folder), LARGE)
     assert (chunks.received(), os.pread(fill.descriptor, 1000, 0)) == (1000, LARGE[:1000])
-    assert folder.read(digest, 1_000_000) == LARGE
+    assert folder.reader.read(digest, 1_000_000) == LARGE
     fill.discard()
     fill.release()
 
@@ -98,7 +98,7 @@ def test_intake_takes_over_an_interrupted_fill(folder: CacheDirectory) -> None:
     """Bytes that a fill has left are written over: they may be wrong."""
     fill = Partial.lock(Digest.of(LARGE), folder.partials)
     assert fill is not None
-    chunks = folder.allocate(fill, len(LARGE), 64 * 1024, public=True)
+    chunks = folder.fills.allocate(fill, len(LARGE), 64 * 1024, public=True)
     fill.write(0, [b"?" * 1000], None)
     chunks.record(0, 1000)
     fill.release()
@@ -113,7 +113,7 @@ def test_intake_respects_the_quota(tmp_path: Path) -> None:
     with pytest.raises(NoRoom):
         take(intake, LARGE)
     intake.flush()
-    assert folder.has(Digest.of(SMALL))
+    assert folder.reader.has(Digest.of(SMALL))
     assert list(folder.partials.iterdir()) == []
     folder.close()
 
@@ -125,5 +125,5 @@ def test_intake_evicts_above_the_quota(tmp_path: Path) -> None:
     age(folder, old)
     intake = Intake(folder)
     assert take(intake, LARGE)
-    assert (folder.has(old), folder.has(Digest.of(LARGE))) == (False, True)
+    assert (folder.reader.has(old), folder.reader.has(Digest.of(LARGE))) == (False, True)
     folder.close()

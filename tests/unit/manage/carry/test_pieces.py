@@ -50,8 +50,8 @@ def test_pieces_make_the_blob_in_any_order(folder: CacheDirectory, order: int) -
     for number, (piece, data) in enumerate(found, 1):
         assert take(folder, piece, data)
         assert not take(folder, piece, data)
-        assert folder.has(piece.digest) == (number == len(found))
-    assert folder.read(Digest.of(LARGE), 1_000_000) == LARGE
+        assert folder.reader.has(piece.digest) == (number == len(found))
+    assert folder.reader.read(Digest.of(LARGE), 1_000_000) == LARGE
     assert folder.blobs.origin(Digest.of(LARGE)) is Origin.PRIVATE
 
 
@@ -65,7 +65,7 @@ def test_pieces_that_are_aborted_are_wanted_again(folder: CacheDirectory) -> Non
     sink.write(memoryview(b"?" * first.length))
     sink.abort()
     assert take(folder, first, data)
-    assert folder.read(Digest.of(LARGE), 1_000_000) == LARGE
+    assert folder.reader.read(Digest.of(LARGE), 1_000_000) == LARGE
 
 
 def test_pieces_are_put_together_after_a_kill(folder: CacheDirectory) -> None:
@@ -81,7 +81,7 @@ def test_pieces_are_put_together_after_a_kill(folder: CacheDirectory) -> None:
     partial.chunks.record(last.offset, last.length)
     interrupt(partial)
     assert not take(folder, *found[0])
-    assert folder.read(Digest.of(LARGE), 1_000_000) == LARGE
+    assert folder.reader.read(Digest.of(LARGE), 1_000_000) == LARGE
 
 
 def test_pieces_of_another_blob_are_thrown_away(folder: CacheDirectory) -> None:

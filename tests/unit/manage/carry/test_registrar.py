@@ -40,10 +40,10 @@ def test_links_of_an_index(folder: CacheDirectory) -> None:
     confirmed = {
         each: link.confirmed
         for each in (index.digest, here.digest, absent.digest, Digest.of(b"a"), Digest.of(b"b"))
-        if (link := folder.link(X, each)) is not None
+        if (link := folder.reader.link(X, each)) is not None
     }
     assert list(confirmed.values()) == [2000.0, 2000.0, None, 2000.0, None]
-    assert folder.link(X, Digest.of(b"c")) is None
+    assert folder.reader.link(X, Digest.of(b"c")) is None
 
 
 def test_referrers_are_added_to_the_list(folder: CacheDirectory) -> None:
@@ -62,7 +62,7 @@ def test_referrers_are_added_to_the_list(folder: CacheDirectory) -> None:
         "application/vnd.test.signature",
     )
     assert entry.confirmed == 0.0
-    folder.put_referrers(X, root.digest, ReferrersEntry('[{"digest":"other"}]', 5.0))
+    folder.writer.put_referrers(X, root.digest, ReferrersEntry('[{"digest":"other"}]', 5.0))
     registrar(folder).link(X, manifests, shelf.manifests, ())
     merged = folder.index.referrers(X, root.digest)
     assert merged is not None
@@ -80,7 +80,7 @@ def test_tags_are_never_made_older(
     """The later confirmation counts, unless the operator forces it."""
     here, there = Digest.of(b"here"), Digest.of(b"there")
     if known is not None:
-        folder.put_tag(X, Tag("1"), TagEntry(str(here), "application/x", 1, float(known)))
+        folder.writer.put_tag(X, Tag("1"), TagEntry(str(here), "application/x", 1, float(known)))
     root = ContentDescriptor("application/x", there, 2)
     assert registrar(folder, forced=forced).put_tag(NAME, root, confirmed) == replaced
     entry = folder.index.tag(X, Tag("1"))
@@ -104,10 +104,10 @@ def test_tags_that_are_the_same_keep_their_confirmation(folder: CacheDirectory) 
     """An upstream's own word is better than the bundle's; the later of two bundles counts."""
     root = ContentDescriptor("application/x", Digest.of(b"x"), 2)
     entry = TagEntry(str(root.digest), "application/x", 2, 1000.0)
-    folder.put_tag(X, Tag("1"), entry)
+    folder.writer.put_tag(X, Tag("1"), entry)
     assert registrar(folder).put_tag(NAME, root, 1500)
     assert folder.index.tag(X, Tag("1")) == entry
-    folder.drop_tag(X, Tag("1"))
+    folder.writer.drop_tag(X, Tag("1"))
     for confirmed, expected in ((100, 100), (300, 300), (200, 300)):
         assert registrar(folder).put_tag(NAME, root, confirmed)
         known = folder.index.tag(X, Tag("1"))

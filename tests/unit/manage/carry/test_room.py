@@ -26,7 +26,7 @@ def test_room_beside_pins(tmp_path: Path, pin: bool) -> None:
     """Pinned images stay, so they are no room; those that the import has too count once."""
     folder = open_folder(tmp_path / "cache", max_size=10_000)
     image = put_image(folder, X, "1", [b"x" * 6000])
-    folder.pin(Pin.parse("x:1"))
+    folder.pinning.pin(Pin.parse("x:1"))
     pinned = sum(folder.pins.pinned_sizes().values())
     room = room_for(folder, {image[2]: 6000, Digest.of(b"new"): 1000}, pin=pin)
     assert (room.new, room.pinned, room.fits) == (1000, pinned, True)

@@ -117,7 +117,7 @@ def test_import_keeps_no_linked_file_that_is_wrong(tmp_path: Path) -> None:
         with open_archive(tmp_path / "registry") as archive:
             run.read(archive, "registry")
         assert [each.entry for each in run.damages] == [str(layer)]
-        assert not folder.has(Digest.of(LAYER))
+        assert not folder.reader.has(Digest.of(LAYER))
         assert list(folder.partials.iterdir()) == []
         assert (layer.stat().st_nlink, layer.stat().st_mode & 0o777) == (1, 0o644)
 

@@ -53,8 +53,8 @@ def test_full_disk_has_room_made_on_it(tmp_path: Path) -> None:
         assert sink is not None
         sink.write(memoryview(data))
         sink.commit()
-        assert folder.has(Digest.of(data))
-        assert not folder.has(old[0])
+        assert folder.reader.has(Digest.of(data))
+        assert not folder.reader.has(old[0])
         folder.close()
 
 

@@ -13,7 +13,7 @@ from tests.unit.manage.carry.carrying import options
 
 async def test_management_carries_images(management: Management, tmp_path: Path) -> None:
     """A command would export what is collected here; an import reads in the facade's thread."""
-    management.folder.trusts_unknown = True  # as where no upstream has an account
+    management.folder.reader.trusts_unknown = True  # as where no upstream has an account
     found = await management.exports.collect(selected("x:1"))
     assert len(found.contents.images) == 1
     assert len(await management.exports.have()) == 9

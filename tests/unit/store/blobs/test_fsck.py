@@ -74,7 +74,7 @@ def test_fsck_finds_a_corrupt_file(
         assert run(folder, FsckCursor(quick=quick)) == found
     done = [Finding(str(digest), kind, "entry removed, file quarantined", quarantined=True)] if kind else []
     assert run(folder, FsckCursor(quick=quick), repair=True) == done
-    assert folder.has(digest) == (kind is None)
+    assert folder.reader.has(digest) == (kind is None)
     assert quarantined(folder) == ([wrong] if kind else [])
     assert run(folder, FsckCursor(quick=quick)) == []
 
@@ -85,7 +85,7 @@ def test_fsck_removes_the_entry_of_a_missing_file(folder: CacheDirectory) -> Non
     file_of(folder.path, digest).unlink()
     assert run(folder) == [Finding(str(digest), Damage.MISSING)]
     assert run(folder, repair=True) == [Finding(str(digest), Damage.MISSING, "entry removed")]
-    assert (run(folder), folder.has(digest)) == ([], False)
+    assert (run(folder), folder.reader.has(digest)) == ([], False)
 
 
 def test_fsck_adds_a_missing_entry(folder: CacheDirectory) -> None:
@@ -104,7 +104,11 @@ def test_fsck_adds_a_missing_entry(folder: CacheDirectory) -> None:
     assert (len(names), cursor.wrong, cursor.leftovers) == (2, 1, 1)
     run(folder, repair=True)
     assert (run(folder), folder.blobs.check()) == ([], [])
-    assert (folder.read(digest, 9), folder.has(other), quarantined(folder)) == (b"two", False, [b"eno"])
+    assert (folder.reader.read(digest, 9), folder.reader.has(other), quarantined(folder)) == (
+        b"two",
+        False,
+        [b"eno"],
+    )
     assert folder.blobs.stats() == (8, 2)
 
 

@@ -22,9 +22,9 @@ def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
 
 def test_small_files_are_stored_with_their_origin(folder: CacheDirectory) -> None:
     """All of them in one go; nothing temporary is left."""
-    folder._small_files.add({}, Origin.PUBLIC)
-    folder._small_files.add(CONTENTS, Origin.PRIVATE)
-    assert [folder.read(digest, 10) for digest in CONTENTS] == [b"one", b"two"]
+    folder.writer._small_files.add({}, Origin.PUBLIC)
+    folder.writer._small_files.add(CONTENTS, Origin.PRIVATE)
+    assert [folder.reader.read(digest, 10) for digest in CONTENTS] == [b"one", b"two"]
     assert {folder.blobs.origin(digest) for digest in CONTENTS} == {Origin.PRIVATE}
     paths = (folder.blobs.folder / "sha256").glob("*/*")
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o400, 0o400]
@@ -34,6 +34,6 @@ def test_small_files_are_stored_with_their_origin(folder: CacheDirectory) -> Non
 def test_small_files_that_are_wrong_leave_nothing(folder: CacheDirectory) -> None:
     """Bytes that do not hash to their name are refused, and the others with them."""
     with pytest.raises(ValueError, match="do not hash"):
-        folder._small_files.add({**CONTENTS, Digest.of(b"three"): b"four"}, Origin.PUBLIC)
-    assert not any(map(folder.has, CONTENTS))
+        folder.writer._small_files.add({**CONTENTS, Digest.of(b"three"): b"four"}, Origin.PUBLIC)
+    assert not any(map(folder.reader.has, CONTENTS))
     assert list(folder.partials.iterdir()) == []

@@ -69,7 +69,7 @@ class Place:
     def tagged(self, tag: str = "latest") -> bytes | None:
         """Return the manifest of a tag; None if there is none, or if its link or its file is lost."""
         entry = self.folder.index.tag(APP, Tag(tag))
-        found = None if entry is None else self.folder.manifest(APP, Digest.parse(entry.digest))
+        found = None if entry is None else self.folder.reader.manifest(APP, Digest.parse(entry.digest))
         return None if found is None else found.data
 
 

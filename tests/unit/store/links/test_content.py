@@ -27,8 +27,8 @@ def test_origin_comes_back_and_leaves_the_size_readable(origin: Origin, size: in
 
 
 def opened(folder: CacheDirectory, link: Link) -> LocalContent:
-    local = folder.open_blob(X, LAYER, link)
-    assert folder.look_up(X, LAYER, link).unconfirmed is local.unconfirmed
+    local = folder.reader.open_blob(X, LAYER, link)
+    assert folder.reader.look_up(X, LAYER, link).unconfirmed is local.unconfirmed
     return local
 
 
@@ -37,8 +37,8 @@ def opened(folder: CacheDirectory, link: Link) -> LocalContent:
 def test_name_opens_public_content_only(tmp_path: Path, origin: Origin, trusting: bool) -> None:
     """A name is enough for public content, and for content of unknown origin where there are no accounts."""
     folder = CacheDirectory(tmp_path / "cache")
-    folder.trusts_unknown = trusting
-    folder.put_small_blob(LAYER, DATA, origin)
+    folder.reader.trusts_unknown = trusting
+    folder.writer.put_small_blob(LAYER, DATA, origin)
     public = origin is Origin.PUBLIC or (origin is Origin.UNKNOWN and trusting)
     assert opened(folder, NAMED).data == (DATA if public else None)
     assert opened(folder, NAMED).unconfirmed is not public
@@ -49,8 +49,8 @@ def test_name_opens_public_content_only(tmp_path: Path, origin: Origin, trusting
 def test_content_that_is_restored_from_memory_stays_private(tmp_path: Path) -> None:
     """Content that came with an account does not become public by an eviction."""
     folder = CacheDirectory(tmp_path / "cache")
-    folder.trusts_unknown = True
-    folder.restore({LAYER: Content(CONFIRMED, DATA)}, [LAYER])
+    folder.reader.trusts_unknown = True
+    folder.writer.restore({LAYER: Content(CONFIRMED, DATA)}, [LAYER])
     assert folder.blobs.origin(LAYER) is Origin.PRIVATE
     assert opened(folder, NAMED).unconfirmed
     folder.close()
@@ -59,7 +59,7 @@ def test_content_that_is_restored_from_memory_stays_private(tmp_path: Path) -> N
 def test_entry_of_a_file_that_was_found_is_of_unknown_origin(tmp_path: Path) -> None:
     """After the loss of the entries nothing tells how a blob came."""
     folder = CacheDirectory(tmp_path / "cache")
-    folder.put_small_blob(LAYER, DATA, Origin.PUBLIC)
+    folder.writer.put_small_blob(LAYER, DATA, Origin.PUBLIC)
     row = folder.blobs.row(str(LAYER))
     assert row is not None
     folder.blobs.drop_entry(row)

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
 
 
 def closure(folder: CacheDirectory, root: Digest, *platforms: str) -> dict[Digest, Part]:
-    walk = Closures(folder.index, folder.read)
+    walk = Closures(folder.index, folder.reader.read)
     return {part.digest: part for part in walk.parts(X, Part(root, 0, True), platforms)}
 
 
@@ -80,7 +80,9 @@ def test_closure_has_referrers(folder: CacheDirectory) -> None:
     of_signature = put_signature(folder, X, signature[0], "att")
     elsewhere = put_signature(folder, Y, root, "sbom")
     sbom = image_manifest(b"{}", [b"sbom"])
-    folder.put_referrers(X, root, ReferrersEntry(json.dumps([listed(sbom), {"digest": "nonsense"}]), 1.0))
+    folder.writer.put_referrers(
+        X, root, ReferrersEntry(json.dumps([listed(sbom), {"digest": "nonsense"}]), 1.0)
+    )
     put_manifest(folder, X, sbom)
     found = closure(folder, root)
     assert {*signature, *of_signature, Digest.of(sbom), Digest.of(b"sbom")} <= set(found)
@@ -91,7 +93,7 @@ def test_closure_has_referrers(folder: CacheDirectory) -> None:
 def test_closure_of_a_circle_ends(folder: CacheDirectory) -> None:
     """Two digests that refer to each other cannot be made, but a list can say so."""
     (root, *_) = put_image(folder, X, "t", [b"layer"])
-    folder.put_referrers(
+    folder.writer.put_referrers(
         X, root, ReferrersEntry(json.dumps([{**descriptor(OCI_MANIFEST, b"", str(root))}]), 1.0)
     )
     folder.index.put_tag(X, Tag(f"sha256-{root.encoded}"), TagEntry(str(root), OCI_INDEX, 1, 1.0))
@@ -101,14 +103,14 @@ def test_closure_of_a_circle_ends(folder: CacheDirectory) -> None:
 def test_closure_reads_known_manifests_once(folder: CacheDirectory) -> None:
     """Manifests never change; but a manifest that was missing may be here by now."""
     index = put_index(folder, X, "t", [[b"one"]])
-    first = Closures(folder.index, folder.read, {})
+    first = Closures(folder.index, folder.reader.read, {})
     assert len(list(first.parts(X, Part(index, 0, True)))) == 2
     put_manifest(folder, X, image_manifest(b"config0", [b"one"]))
     asked: list[Digest] = []
 
     def read(digest: Digest, limit: int) -> bytes | None:
         asked.append(digest)
-        return folder.read(digest, limit)
+        return folder.reader.read(digest, limit)
 
     second = Closures(folder.index, read, first.visited)
     assert len(list(second.parts(X, Part(index, 0, True)))) == 4

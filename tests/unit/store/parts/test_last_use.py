@@ -26,7 +26,7 @@ async def last_use(store: Store, digest: Digest) -> float:
 async def test_last_use_is_written_at_a_flush_and_while_a_blob_is_read(store: Store) -> None:
     """A blob that is being read is used at every flush, until its last reader has ended."""
     for data in (b"old", b"read"):
-        await store.executor.run(store.folder.put_small_blob, Digest.of(data), data)
+        await store.executor.run(store.folder.writer.put_small_blob, Digest.of(data), data)
         await store.executor.run(store.folder.blobs.touch, {Digest.of(data): 1.0})
     ends = [store.content.begin_reading(READ) for _ in range(2)]
     store.content.touch(OLD)

@@ -42,7 +42,7 @@ def test_first_rule_that_matches_counts(folder: CacheDirectory) -> None:
     ruled(folder, max_share="50%")
     share = limits_of(folder, X).share
     assert share is not None
-    assert abs(share / folder.size_limit() - 0.5) < 0.05
+    assert abs(share / folder.evictor.size_limit() - 0.5) < 0.05
     assert (limits_of(folder, Z).blob, limits_of(folder, Z).share) == (1024**3, None)
     assert rule_of(folder, Repository("quay.io", "x")) is None
 
@@ -75,7 +75,7 @@ def test_share_is_made_of_own_blobs_least_recently_used_first(folder: CacheDirec
     ruled(folder, max_share="1MiB")
     evicted = evict_excess(folder, X)
     assert [each.digest for each in evicted] == [Digest.of(LAYERS[2]), Digest.of(LAYERS[1])]
-    assert [folder.has(Digest.of(layer)) for layer in LAYERS] == [True, False, False, True]
+    assert [folder.reader.has(Digest.of(layer)) for layer in LAYERS] == [True, False, False, True]
     assert used_share(folder, X) == before - 1_000_000
     assert evict_excess(folder, X) == []
 

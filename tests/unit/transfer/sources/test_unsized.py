@@ -67,7 +67,7 @@ async def test_unsized_download_is_bounded(
     """An upstream that sends without end: no more is written than the cache may hold."""
     digest = fake.add_blob("library/x", DATA)
     fake.fault(UNSIZED, digest)
-    monkeypatch.setattr(mirror.service._store.folder, "size_limit", lambda: 1_200_000)
+    monkeypatch.setattr(mirror.service._store.folder.evictor, "size_limit", lambda: 1_200_000)
     with pytest.raises(NoRoom, match="1200000"):
         await download(mirror, digest)
 

@@ -1,0 +1,1 @@
+"""The parts of a cache folder, as blocking calls."""
