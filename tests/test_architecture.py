@@ -2,6 +2,7 @@
 
 import ast
 import gc
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -43,6 +44,12 @@ DOORS = {
     "aiofiles": ("store/",),
     "aiohttp.web": ("web/",),
     "aiohttp": ("upstream/", "web/"),
+    # The inner parts of aiohttp, which an upgrade may change.
+    "aiohttp.web_protocol": ("web/framing.py", "web/hosted/body.py"),
+    "aiohttp.http_parser": ("web/framing.py", "web/hosted/body.py"),
+    "aiohttp.http_writer": ("web/fastpath/known_blobs.py",),
+    "aiohttp.client_proto": ("upstream/http/",),
+    "aiohttp.connector": ("upstream/http/",),
     "prometheus_client": ("metrics/metrics.py", "metrics/families.py"),
     "tomllib": ("config/",),
     "tomlkit": ("setup/",),
@@ -64,6 +71,20 @@ DOORS = {
     "jinja2": ("web/admin/pages/render.py",),
     "zstandard": ("bundle/archives/stream.py",),
 }
+
+# SQL is text that begins like this, or the use of a connection; it is found here only.
+SQL = re.compile(r"(SELECT|INSERT (OR [A-Z]+ )?INTO|UPDATE \w+ SET|DELETE FROM|CREATE [A-Z]+|PRAGMA)\s")
+SQL_DOOR = "store/metadata/"
+
+# The private names of a library, each used in one adapter only: what an upgrade of the library may change.
+PRIVATE = {
+    "_sql": "store/metadata/",  # diskcache.Cache
+}
+
+# The most public methods, properties included, of a class, and the classes that have more, with their number.
+# A class may leave this table, and its number may only shrink.
+MOST_METHODS = 15
+LARGE: dict[str, int] = {"Upstream": 26, "Transfer": 22, "Cache": 21}
 
 # The longest function and the longest module, in lines.
 LONGEST_FUNCTION, LONGEST_MODULE = 50, 400
@@ -113,6 +134,9 @@ class Module(NamedTuple):
     uses: set[str]
     classes: list[str]
     long_functions: list[str]
+    methods: dict[str, int]
+    sql: list[str]
+    attributes: set[str]
 
 
 @cache
@@ -121,8 +145,42 @@ def module_of(path: Path) -> Module:
     tree = parsed(path)
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     return Module(
-        bool(ast.get_docstring(tree)), list(imported(tree)), set(used(tree)), classes, long_functions(tree)
+        bool(ast.get_docstring(tree)),
+        list(imported(tree)),
+        set(used(tree)),
+        classes,
+        long_functions(tree),
+        public_methods(tree),
+        sql_texts(tree),
+        {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)},
     )
+
+
+def public_methods(tree: ast.Module) -> dict[str, int]:
+    """The number of public methods of each public class, its own and those of bases in the same module."""
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+    def names(node: ast.ClassDef) -> set[str]:
+        found = {
+            each.name
+            for each in node.body
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and not each.name.startswith("_")
+        }
+        for base in node.bases:
+            if isinstance(base, ast.Name) and base.id in classes:
+                found |= names(classes[base.id])
+        return found
+
+    return {name: len(names(node)) for name, node in classes.items() if not name.startswith("_")}
+
+
+def sql_texts(tree: ast.Module) -> list[str]:
+    """Texts that are SQL."""
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.match(node.value.lstrip())
+    ]
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -223,3 +281,19 @@ def test_class_names_are_unique() -> None:
     """A name means one thing; private classes of a module are its own business."""
     found = Counter(name for path in MODULES for name in module_of(path).classes if not name.startswith("_"))
     assert [name for name, count in sorted(found.items()) if count > 1] == []
+
+
+def test_public_classes_are_small() -> None:
+    """A public class has at most MOST_METHODS public methods, or as many as LARGE allows it for now."""
+    found = [each for path in MODULES for each in module_of(path).methods.items()]
+    assert {name: count for name, count in found if count > LARGE.get(name, MOST_METHODS)} == {}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_sql_and_private_names_of_libraries_have_one_door(path: Path) -> None:
+    """SQL is in the wing of the databases alone; what a library keeps private is used by one adapter."""
+    where = str(path.relative_to(PACKAGE))
+    if not where.startswith(SQL_DOOR):
+        assert module_of(path).sql == []
+    for name, door in PRIVATE.items():
+        assert where.startswith(door) or name not in module_of(path).attributes, f"{where} uses {name}"

@@ -57,7 +57,7 @@ IMPORTED_BY_COMMANDS = (
     "mirror.store.blobs.fsck",
     "mirror.store.cache_dir",
     "mirror.store.hosted.opened",
-    "mirror.store.metadata.pruning",
+    "mirror.store.folder.pruning",
     "mirror.store.pins.pin_file",
     "mirror.store.tokens.token_store",
     "mirror.util.rate_limiter",

@@ -19,7 +19,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs.diskcache_disk import VerifiedFile
-from mirror.store.hosted.hosted_store import Claim, HostedStore
+from mirror.store.hosted.hosted_room import Claim
+from mirror.store.hosted.hosted_store import HostedStore
 from mirror.store.hosted.pushes import PushedManifest, Quotas
 from mirror.store.store import Store
 from mirror.util.tasks import Tasks, off_loop
@@ -152,7 +153,7 @@ class HostedRegistry:
             message = f"the blob has {size} bytes, and this registry takes {settings.max_blob} (max_blob)"
             raise RegistryError(Code.DENIED, message, status=413)
         with answered():
-            await self.store.check_room(repository, size, _quotas(settings), claim)
+            await self.store.room.check(repository, size, _quotas(settings), claim)
 
     async def commit_upload(
         self, repository: Repository, verified: VerifiedFile, digest: Digest | None = None

@@ -8,8 +8,8 @@ from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
 from mirror.store.blobs.fsck import FsckCursor, scrub_progress
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.folder.pruning import index_limit
 from mirror.store.metadata.index import ROWS
-from mirror.store.metadata.pruning import index_limit
 from mirror.store.metadata.query import repositories
 from mirror.store.metadata.refcount import ReferenceCounts
 from mirror.store.partial.upload import UPLOADS, UploadStore
@@ -91,7 +91,7 @@ def disk_totals(folder: CacheDirectory) -> DiskTotals:
         upload_bytes=upload_bytes,
         pinned=sum(folder.pins.pinned_sizes().values()),
         allowed=folder.evictor.size_limit(),
-        index=folder.index.size(),
+        index=folder.index.database.size(),
         index_allowed=index_limit(folder.blobs),
         scrub=scrub_progress(folder.path),
     )
@@ -127,7 +127,7 @@ class DiskUsage:
         usage.max_share = limits_of(self._folder, repository).share
         while links := self._folder.index.links(repository, after, ROWS):
             after = str(links[-1][0])
-            here = self._folder.blobs.sizes_and_last_use(str(digest) for digest, _, _ in links)
+            here = self._folder.blobs.table.sizes_and_last_use(str(digest) for digest, _, _ in links)
             for digest, uses in self._usage.uses(here).items():
                 size, owners = here[digest][0], sum(use.links for use in uses)
                 usage.add(size, own=owners == 1)

@@ -102,7 +102,7 @@ class GarbageCollector:
     def _entries(self) -> Iterator[GarbageItem]:
         for digest in entries_without_file(self._folder.blobs):
             self._removed.add(str(digest))
-            if self._remove and (row := self._folder.blobs.row(str(digest))) is not None:
+            if self._remove and (row := self._folder.blobs.table.row(str(digest))) is not None:
                 self._folder.blobs.drop_entry(row)
             yield GarbageItem(ENTRY, str(digest))
 
@@ -141,7 +141,7 @@ class GarbageCollector:
 
     def _free(self, digest: Digest, links: int) -> int:
         """Remove a blob that has no more than `links` links; return the bytes that are free then."""
-        row, uses = self._folder.blobs.row(str(digest)), ReferenceCounts(self._folder.index)
+        row, uses = self._folder.blobs.table.row(str(digest)), ReferenceCounts(self._folder.index)
         if row is None or uses.links([str(digest)]).get(str(digest), 0) > links:
             return 0
         self._remove_blob(digest, row.size)
@@ -164,11 +164,11 @@ class GarbageCollector:
 
     def _known(self, digests: Iterable[str]) -> set[str]:
         """Return those digests whose blobs are here, and have not been removed by this run."""
-        return self._folder.blobs.sizes_and_last_use(digests).keys() - self._removed
+        return self._folder.blobs.table.sizes_and_last_use(digests).keys() - self._removed
 
     def _blobs(self) -> Iterator[GarbageItem]:
         usage, pinned = ReferenceCounts(self._folder.index), self._folder.pins.pinned_sizes()
-        entries = self._folder.blobs.entries(self._now - YOUNG)
+        entries = self._folder.blobs.table.entries(self._now - YOUNG)
         while some := list(islice(entries, ROWS)):
             texts = [text for text, _, _ in some]
             linked = usage.links(texts).keys() | self._folder.blobs.retention.retained_among(texts)

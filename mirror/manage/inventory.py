@@ -136,11 +136,11 @@ class Inventory:
                 for digest, link, _ in links
                 if link.media_type is not None and digest not in seen
             }
-            for text in self._folder.blobs.sizes_and_last_use(new):
+            for text in self._folder.blobs.table.sizes_and_last_use(new):
                 yield Part(Digest.parse(text), new[text].size or 0, is_manifest=True)
 
     def _described(self, repository: Repository, found: StoredImage, needed: Counter[Digest]) -> ImageSummary:
-        here = self._folder.blobs.sizes_and_last_use(str(part.digest) for part in found.parts)
+        here = self._folder.blobs.table.sizes_and_last_use(str(part.digest) for part in found.parts)
         links = self._usage.links(here)
         shared = sum(
             size

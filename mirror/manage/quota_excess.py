@@ -54,9 +54,10 @@ def quota_excess(
         excess = _excess(folder, freed)
         partials = _partials(folder, keep_files, before, excess, remove=remove)
         excess -= sum(partial.size for partial in partials)
-        unused = folder.blobs.evict(before, excess, guard, remove=remove).evicted if excess > 0 else []
+        evictions = folder.blobs.evictions
+        unused = evictions.evict(before, excess, guard, remove=remove).evicted if excess > 0 else []
         excess -= sum(blob.size for blob in unused)
-        used = folder.blobs.evict_in_use(before, excess, guard, SMALL_BYTES, remove=remove)
+        used = evictions.evict_in_use(before, excess, guard, SMALL_BYTES, remove=remove)
         if remove:
             folder.pins.write_journal()
     return partials, [*old, *unused, *used]
@@ -66,7 +67,7 @@ def _too_old(folder: CacheDirectory, guard: EvictionGuard, now: float, *, remove
     max_age = folder.evictor.quota.max_age
     if max_age == math.inf:
         return []
-    evicted = folder.blobs.evict(now - max(max_age, IN_USE), None, guard, remove=remove).evicted
+    evicted = folder.blobs.evictions.evict(now - max(max_age, IN_USE), None, guard, remove=remove).evicted
     return [replace(blob, reason=EvictionReason.AGE) for blob in evicted]
 
 

@@ -111,7 +111,7 @@ class ImageRemoval:
         without a link: the link may be missing only because the disk was full.
         """
         index = self._folder.index
-        here = self._folder.blobs.sizes_and_last_use(map(str, digests))
+        here = self._folder.blobs.table.sizes_and_last_use(map(str, digests))
         links = self._usage.links(here)
         self._dropped_links.update(text for text in here if index.link(repository, Digest.parse(text)))
         pinned: Mapping[str, int] = {} if self._forced else self._folder.pins.pinned_sizes()

@@ -17,9 +17,9 @@ from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 from mirror.store.blobs.fsck import HARMLESS, FsckStep
 from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError
+from mirror.store.folder.pruning import IndexPruner
 from mirror.store.hosted.opened import open_store
 from mirror.store.metadata.hosted_names import HostedNames, NameClash
-from mirror.store.metadata.pruning import IndexPruner
 from mirror.store.metadata.usage import UsageBook
 from mirror.store.scrub import Scrub
 from mirror.store.store import Store

@@ -79,7 +79,7 @@ class ServiceStatistics:
     async def _sample_hosted(self) -> None:
         hosted, uploads = self._parts.hosted, self._parts.uploads
         if hosted is not None:
-            for name, held in (await hosted.store.held(list(hosted))).items():
+            for name, held in (await hosted.store.room.held(list(hosted))).items():
                 self._metrics.hosted_bytes.labels(name).set(held)
         if uploads is not None:
             count, size = await uploads.totals()

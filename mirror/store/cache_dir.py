@@ -9,7 +9,7 @@
     quarantine/           corrupt files
     pins, kept            the pins (pins/pin_file.py), and what they name (pins/manifest_journal.py)
     version               version of this layout
-    savings.db            what was served and not fetched, by day (series/savings_book.py)
+    savings.db            what was served and not fetched, by day (metadata/savings_book.py)
     tokens, token-uses    tokens of clients, and their last use (tokens/token_file.py)
     generation            epochs of removals, pins and access, shared by all processes (invalidation.py)
     proofs                which blobs were sent and proven lately, shared likewise (blobs/proof_table.py)
@@ -80,7 +80,7 @@ class CacheDirectory:
 
     def open_connections(self) -> None:
         """Open this thread's database connections, which its first call would do otherwise."""
-        self.blobs.size()
+        self.blobs.table.size()
         self.index.repositories("", "", 1)
 
     def _repaired(self) -> None:

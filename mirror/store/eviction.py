@@ -27,7 +27,7 @@ What an eviction removes, in this order, until enough bytes are free:
 and, except on a full disk, some blobs that were not used for UNUSED_SECONDS, least recently used first, so
 that prefetches find room (`blobs.headroom`).
 
-What no eviction removes: retained blobs (`blobs.retention`), pinned content, blobs that the caller just
+What no eviction removes: retained blobs (`metadata.retention`), pinned content, blobs that the caller just
 added, blobs that any process reads (a shared lock on the file; `web.pace` ends readers that keep too much for
 too long), partials that a process fills. Content also goes without regard to the quota: by `registry-mirror
 rm` and `gc` (what no image names), by housekeeping (partials not resumed for a week), and by quarantine
@@ -54,11 +54,12 @@ from msgspec.structs import replace
 from mirror.oci.digest import Digest
 from mirror.store.blobs import quota
 from mirror.store.blobs.blobs import BlobStore
-from mirror.store.blobs.entries import SMALL_BYTES, START, EvictedBlob, EvictionReason
+from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, EvictionReason
 from mirror.store.blobs.headroom import UNUSED_SECONDS, Allowance, headroom
 from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota, Shortage
 from mirror.store.invalidation import Epoch
 from mirror.store.lock import data_path, exclusive_lock
+from mirror.store.metadata.blob_table import START
 from mirror.store.orphans import discard, old_partials
 from mirror.store.pins.pins import Pins
 from mirror.util.durable import try_allocate
@@ -110,7 +111,8 @@ class Evictor:
         The fill of `filling` counts with the next ROOM_AHEAD bytes of its size, too.
         """
         # In this order, a blob adopted meanwhile is missed, not counted twice; its own fill looks again.
-        usage, kept = shutil.disk_usage(self._folder), self._blobs.size() - self._blobs.retention.totals()[0]
+        usage = shutil.disk_usage(self._folder)
+        kept = self._blobs.table.size() - self._blobs.retention.totals()[0]
         written, ahead = 0, 0
         name = None if filling is None else data_path(filling, self._partials).name
         with os.scandir(self._partials) as entries:
@@ -139,7 +141,7 @@ class Evictor:
         # The sizes that manifests name, and that are only looked up if they leave too little.
         if size <= allowed - sum(pinned.values()):
             return True
-        here = self._blobs.sizes_and_last_use(pinned)
+        here = self._blobs.table.sizes_and_last_use(pinned)
         counted = here.keys() - self._blobs.retention.retained_among(here)
         return size <= allowed - sum(here[digest][0] for digest in counted)
 
@@ -188,7 +190,7 @@ class Evictor:
             evicted += unused
             if (left := excess - sum(each.size for each in unused)) > 0:
                 left = self._remove_partials(now - IN_USE, left)
-                evicted += self._blobs.evict_in_use(now - IN_USE, left, kept, SMALL_BYTES)
+                evicted += self._blobs.evictions.evict_in_use(now - IN_USE, left, kept, SMALL_BYTES)
         if not need:
             evicted += self._make_headroom(now - UNUSED_SECONDS, kept, filling)
         self._warn_of_pins()
@@ -232,9 +234,9 @@ class Evictor:
             return True
         before, kept = time.time() - IN_USE, EvictionGuard((), self._pins)
         lacking -= sum(each.size for each in old_partials(self._partials, before, remove=False))
-        unused = self._blobs.evict(before, lacking, kept, remove=False).evicted
+        unused = self._blobs.evictions.evict(before, lacking, kept, remove=False).evicted
         lacking -= sum(each.size for each in unused)
-        used = self._blobs.evict_in_use(before, lacking, kept, 0, remove=False)
+        used = self._blobs.evictions.evict_in_use(before, lacking, kept, 0, remove=False)
         return lacking <= sum(each.size for each in used)
 
     def _evict_unused(self, before: float, excess: int | None, kept: EvictionGuard) -> list[EvictedBlob]:
@@ -243,7 +245,7 @@ class Evictor:
         now = time.monotonic()
         if pins != self._epoch.pin_changes() or now >= until:
             pins, until, position = self._epoch.pin_changes(), now + SKIP_SECONDS, START
-        eviction = self._blobs.evict(before, excess, kept, position)
+        eviction = self._blobs.evictions.evict(before, excess, kept, position)
         self._skipped = (pins, until, eviction.resume_after)
         return eviction.evicted
 

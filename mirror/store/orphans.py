@@ -15,9 +15,10 @@ from diskcache.core import DBNAME
 from msgspec import Struct
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import ROWS, BlobStore
+from mirror.store.blobs.blobs import BlobStore
 from mirror.store.blobs.diskcache_disk import AdoptingDisk
 from mirror.store.lock import try_lock
+from mirror.store.metadata.blob_table import ROWS
 from mirror.store.metadata.closure import digest_or_none
 from mirror.store.partial.partial import Partial
 
@@ -47,7 +48,7 @@ def files_without_entry(blobs: BlobStore, before: float) -> Iterator[Orphan]:
         for start in range(0, len(files), ROWS):
             batch = files[start : start + ROWS]
             names = {each.path: str(Path(each.path).relative_to(blobs.folder)) for each in batch}
-            known = blobs.file_names(filter(None, map(_key_of_file, names.values())))
+            known = blobs.table.file_names(filter(None, map(_key_of_file, names.values())))
             for each in batch:
                 status = each.stat(follow_symlinks=False)
                 if names[each.path] not in known and status.st_ctime < before:
@@ -76,7 +77,7 @@ def file_without_entry(blobs: BlobStore, digest: Digest) -> Path | None:
 
 def entries_without_file(blobs: BlobStore) -> Iterator[Digest]:
     """Yield blobs whose file is gone."""
-    for key, _, name in blobs.entries(math.inf):
+    for key, _, name in blobs.table.entries(math.inf):
         digest = digest_or_none(key)
         if digest is not None and not (AdoptingDisk.is_own_name(name) and (blobs.folder / name).exists()):
             yield digest

@@ -29,9 +29,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from mirror.store.database import Database
 from mirror.store.errors import StoreError, describe, translated
 from mirror.store.health import ERRORS, Capability, FaultKind, StoreHealth, kind_of
+from mirror.store.metadata.database import Database
 from mirror.store.pins.manifest_journal import BOOKS_LOST
 from mirror.util.callbacks import ignore
 from mirror.util.durable import replace_file, touch, try_allocate
@@ -115,8 +115,8 @@ class Recovery:
     def probe(self) -> None:
         """Test the capabilities that are down, and clear the faults of those that work again."""
         self.recreate_removed()
-        self._probe(Capability.METADATA, lambda: _read_row(self._index))
-        self._probe(Capability.BLOBS, lambda: _read_row(self._blobs))
+        self._probe(Capability.METADATA, lambda: self._index.probe(write=False))
+        self._probe(Capability.BLOBS, lambda: self._blobs.probe(write=False))
         self._probe(Capability.WRITING, self._test_writing)
 
     def _probe(self, capability: Capability, work: Callable[[], object]) -> None:
@@ -136,8 +136,7 @@ class Recovery:
         (self._path / "partial").mkdir(mode=0o700, exist_ok=True)
         try_allocate(self._path / "partial", PROBE_BYTES)
         for database in (self._blobs, self._index):
-            with database.cache.transact():
-                database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
+            database.probe(write=True)
 
     def can_write_files(self) -> bool:
         """Return whether files can be written."""
@@ -272,10 +271,6 @@ class Recovery:
         if kind_of(error) not in TOLERATED:
             raise error
         self._health.report_fault(capability, error)
-
-
-def _read_row(database: Database) -> None:
-    database.cache._sql("SELECT key FROM Cache ORDER BY key LIMIT 1").fetchall()
 
 
 def check_version(path: Path) -> None:

@@ -113,7 +113,7 @@ class Scrub:
             if cursor.began <= time.time() < self._next:
                 return
             cursor = FsckCursor()
-        cursor.total = cursor.total or await self._executor.run(self._folder.blobs.size)
+        cursor.total = cursor.total or await self._executor.run(self._folder.blobs.table.size)
         if await self._run_pass(cursor, self._rate, path):
             cursor.ended = time.time()
             self._next = cursor.began + PASS_SECONDS

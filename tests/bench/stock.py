@@ -93,7 +93,7 @@ def put_images(folder: CacheDirectory, images: Sequence[Image]) -> None:
             folder.index.put_tag(each.repository, each.tag, entry)
     chance = random.Random(str(images[0].manifest.digest))
     every = (digest for each in images for digest in (each.manifest.digest, *each.blobs))
-    folder.blobs.touch({digest: now - 60 - chance.random() * MONTH for digest in every})
+    folder.blobs.table.touch({digest: now - 60 - chance.random() * MONTH for digest in every})
 
 
 def put_blobs(folder: CacheDirectory, blobs: dict[Digest, bytes]) -> None:

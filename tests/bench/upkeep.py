@@ -42,7 +42,7 @@ class Upkeep:
                 for digest, data in blobs.items():
                     put_blobs(folder, {digest: data})
             with self._timed("touch"):
-                folder.blobs.touch(dict.fromkeys(blobs, time.time() - LONG_AGO))
+                folder.blobs.table.touch(dict.fromkeys(blobs, time.time() - LONG_AGO))
             held = folder.evictor.room().used
         settings = CacheSettings(dir=self._cache, max_size=Amount(held - size), min_free=Amount(0))
         with closing(CacheDirectory(self._cache, settings)) as folder:

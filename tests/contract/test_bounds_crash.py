@@ -43,7 +43,7 @@ async def pulled(hub: FakeRegistry, cache: Path, size: int) -> FakeImage:
 def lose_entry(cache: Path, digest: Digest, wrong_byte_at: int | None = None) -> Path:
     """Leave the state of a crash after the move and before the entry; return the file."""
     with closing(CacheDirectory(cache)) as folder:
-        row = folder.blobs.row(str(digest))
+        row = folder.blobs.table.row(str(digest))
         assert row is not None
         folder.blobs.drop_entry(row)
         path = folder.blobs.folder / row.name

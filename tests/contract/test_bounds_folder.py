@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.entries import START, Origin
+from mirror.store.blobs.entries import Origin
 from mirror.store.blobs.fsck import Fsck, FsckCursor
 from mirror.store.invalidation import open_shared
+from mirror.store.metadata.blob_table import START
 from mirror.store.orphans import files_without_entry
 from mirror.util.durable import replace_file, try_allocate
 from tests.fakes.cached import X, open_folder, put_blob, put_image
@@ -115,7 +116,7 @@ def test_foreign_name_in_a_row_removes_nothing(tmp_path: Path, outside: Path, wa
     if way == "remove":
         folder.blobs.remove(digest)
     elif way == "evict":
-        assert folder.blobs.evict(float("inf"), None, (), START).evicted == []
+        assert folder.blobs.evictions.evict(float("inf"), None, (), START).evicted == []
     else:
         folder.blobs.quarantine(digest)
     assert not folder.blobs.has(digest)
@@ -142,7 +143,7 @@ def test_link_in_place_of_a_blob_is_a_miss(tmp_path: Path, outside: Path) -> Non
     """The link goes to quarantine, and its target stays as it is."""
     folder = open_folder(tmp_path / "cache")
     digest = put_blob(folder, SECRET)
-    row = folder.blobs.row(str(digest))
+    row = folder.blobs.table.row(str(digest))
     assert row is not None
     (folder.blobs.folder / row.name).unlink()
     (folder.blobs.folder / row.name).symlink_to(outside)

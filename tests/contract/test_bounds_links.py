@@ -475,13 +475,14 @@ async def test_revoked_access_ends_for_tags_that_are_not_revalidated(
 def make_old(folder: Path) -> None:
     """Rewrite the index and the entries of blobs as an earlier version has written them."""
     index = Index(folder / "books")
-    for key, value in index.query("SELECT key, value FROM Cache WHERE key >= 'link:' AND key < 'link;'"):
+    links = "SELECT key, value FROM Cache WHERE key >= 'link:' AND key < 'link;'"
+    for key, value in index.database.query(links):
         link = json.loads(value)
         old = json.dumps({"media_type": link["media_type"], "size": link["size"]})
-        index.query("UPDATE Cache SET value = ? WHERE key = ?", (old, key))
+        index.database.query("UPDATE Cache SET value = ? WHERE key = ?", (old, key))
     index.close()
     blobs = Index(folder / "blobs")
-    blobs.query("UPDATE Cache SET tag = CAST(size AS TEXT)")
+    blobs.database.query("UPDATE Cache SET tag = CAST(size AS TEXT)")
     blobs.close()
 
 

@@ -214,7 +214,9 @@ async def grow_old(mirror: Running, image: FakeImage) -> None:
     """Make the image look unused for a day, and let housekeeping see that."""
     store = mirror.service._store
     await store.upkeep.flush_last_use()
-    await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, time.time() - 24 * 3600))
+    await store.executor.run(
+        store.folder.blobs.table.touch, dict.fromkeys(image.blobs, time.time() - 24 * 3600)
+    )
     await store.upkeep.run_housekeeping()
 
 

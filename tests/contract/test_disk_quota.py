@@ -45,7 +45,7 @@ def limited_folder(tmp_path: Path) -> Iterator[Path]:
 
 def make_old(blobs: BlobStore) -> None:
     """Make all blobs look unused for long."""
-    blobs.touch({Digest.parse(row.digest): 1.0 for row in blobs.rows("", 100)})
+    blobs.table.touch({Digest.parse(row.digest): 1.0 for row in blobs.table.rows("", 100)})
 
 
 async def test_disk_quota_evicts_unused_blobs(hub: FakeRegistry, limited_folder: Path) -> None:

@@ -65,7 +65,7 @@ async def pull_unused(mirror: Running, image: FakeImage) -> None:
     store = mirror.service._store
     await pull(mirror, image)
     await store.upkeep.flush_last_use()
-    await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, 1.0))
+    await store.executor.run(store.folder.blobs.table.touch, dict.fromkeys(image.blobs, 1.0))
 
 
 def new_image(hub: FakeRegistry, tag: str) -> FakeImage:
@@ -388,7 +388,7 @@ async def test_locked_database_is_waited_for_once(
 ) -> None:
     """Not every client waits; and the database is used again once it is free."""
     monkeypatch.setattr("mirror.store.metadata.index.BUSY_SECONDS", 0.05)
-    monkeypatch.setattr("mirror.store.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("mirror.store.metadata.database.BUSY_SECONDS", 0.05)
     async with mirror_of(hub, tmp_path / "cache") as mirror:
         holder = await asyncio.to_thread(hold, tmp_path / "cache" / "books" / "cache.db")
         await pull(mirror, new_image(hub, "t"))

@@ -135,7 +135,7 @@ async def test_random_pushes_into_a_small_registry_find_no_fault_of_ours(tmp_pat
             kept = await pusher.ask("HEAD", "manifests/latest")
         assert kept.header("docker-content-digest") == str(first)
         registry = hosted_of(mirror)
-        assert (await registry.store.held(["office"]))["office"] <= 90_000
+        assert (await registry.store.room.held(["office"]))["office"] <= 90_000
 
 
 async def fuzz(running: Running, count: int) -> None:

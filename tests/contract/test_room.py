@@ -78,7 +78,7 @@ class Watch:
 
         Not of one moment: an adoption meanwhile is missed, and nothing counts twice.
         """
-        used = self.blobs.size()
+        used = self.blobs.table.size()
         for path in self._partials.glob("*.data"):
             with suppress(FileNotFoundError):
                 used += path.stat().st_size

@@ -100,4 +100,4 @@ def interrupt(partial: Partial | None) -> None:
 
 def age(folder: CacheDirectory, *digests: Digest) -> None:
     """Make blobs look unused for a while, the first one longest."""
-    folder.blobs.touch({digest: LONG_AGO + number / 1000 for number, digest in enumerate(digests)})
+    folder.blobs.table.touch({digest: LONG_AGO + number / 1000 for number, digest in enumerate(digests)})

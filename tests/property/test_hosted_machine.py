@@ -179,7 +179,11 @@ class HostedMachine(RuleBasedStateMachine):
     @rule(worker=workers)
     def evict(self, worker: int) -> None:
         """The quota of the mirror takes all that it may take."""
-        self.run(self.stores[worker].executor.run(self.stores[worker].folder.blobs.evict, math.inf, None, ()))
+        self.run(
+            self.stores[worker].executor.run(
+                self.stores[worker].folder.blobs.evictions.evict, math.inf, None, ()
+            )
+        )
 
     @rule(worker=workers, late=st.booleans())
     def collect_garbage(self, worker: int, late: bool) -> None:

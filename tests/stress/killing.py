@@ -91,7 +91,7 @@ def discard(folder: CacheDirectory) -> None:
 
 def evict(folder: CacheDirectory) -> None:
     """Evict everything."""
-    folder.blobs.evict(time.time() + 60, None, set())
+    folder.blobs.evictions.evict(time.time() + 60, None, set())
 
 
 def quarantine(folder: CacheDirectory) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from mirror.config.loader import load
 from mirror.oci.digest import Digest
-from mirror.store.blobs.entries import BlobRow
 from mirror.store.blobs.fsck import HARMLESS
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.health import ERRORS
+from mirror.store.metadata.blob_table import BlobRow
 from mirror.store.pins.pin_file import PinFile
 from tests.disks import fill_up, mount, unmount
 from tests.e2e.processes import await_end
@@ -232,8 +232,8 @@ class Mix:
 
     def _make_old(self) -> None:
         with suppress(*ERRORS), self.world.blobs() as blobs:
-            digests = [Digest.parse(row.digest) for row in blobs.rows("", MORE_THAN_BLOBS)]
-            blobs.touch(dict.fromkeys(digests, 1.0))
+            digests = [Digest.parse(row.digest) for row in blobs.table.rows("", MORE_THAN_BLOBS)]
+            blobs.table.touch(dict.fromkeys(digests, 1.0))
 
     async def _corrupt(self) -> None:
         """Damage files of the blob store: one gets a wrong byte, one is cut short, one is removed."""
@@ -242,7 +242,7 @@ class Mix:
     def _corrupt_files(self) -> None:
         rows: list[BlobRow] = []
         with suppress(*ERRORS), self.world.blobs() as blobs:
-            rows = blobs.rows("", MORE_THAN_BLOBS)
+            rows = blobs.table.rows("", MORE_THAN_BLOBS)
         chosen = self.chance.sample(rows, min(3, len(rows)))
         for damage, row in zip((_flip, _shorten, os.unlink), chosen, strict=False):
             digest = Digest.parse(row.digest)

@@ -68,7 +68,7 @@ def read(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
         with found.blob.file:
             assert found.blob.file.read() == data, "wrong bytes"
     assert found.data in (None, data), "wrong bytes"
-    folder.blobs.touch({DIGESTS[data]: time.time() - 40.0 * random.random()})
+    folder.blobs.table.touch({DIGESTS[data]: time.time() - 40.0 * random.random()})
 
 
 def main(path: Path, seed: int) -> None:

@@ -113,7 +113,7 @@ class World:
     def here(self) -> dict[str, int]:
         """Return the sizes of all blobs, by digest, that have an entry and a file."""
         with self.blobs() as blobs:
-            rows = blobs.rows("", MORE_THAN_BLOBS)
+            rows = blobs.table.rows("", MORE_THAN_BLOBS)
             return {row.digest: row.size for row in rows if (blobs.folder / row.name).exists()}
 
     @contextmanager

@@ -43,7 +43,7 @@ def hosted_status(config: ConfigFile = None, cache_dir: CacheDir = None, as_json
 def _rows(folder: "CacheDirectory", settings: "Config") -> list[dict[str, Any]]:
     from mirror.hosted.notify.outbox import Outbox
     from mirror.hosted.replication.target import ReplicaTarget
-    from mirror.store.hosted.hosted_queries import HostedQueries
+    from mirror.store.metadata.hosted_queries import HostedQueries
 
     queries, outbox = HostedQueries(folder.index), Outbox(folder.path)
     waiting = len(outbox.names())

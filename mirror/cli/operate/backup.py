@@ -59,7 +59,7 @@ IMPORTED_BY_BACKUP = (
     "mirror.cli.progress",
     "mirror.manage.backup.restore",
     "mirror.manage.backup.writer",
-    "mirror.store.series.savings_book",
+    "mirror.store.metadata.savings_book",
     "tempfile",
 )
 

@@ -122,7 +122,7 @@ class FolderTarget:
             if await asyncio.to_thread(self._writer.link_blob, self._repository, digest, self._quotas):
                 return True
             index = HostedIndex(self._folder)
-            await asyncio.to_thread(index.check_quotas, self._repository, size, self._quotas)
+            await asyncio.to_thread(index.quotas.check, self._repository, size, self._quotas)
             await self._write(digest, body)
         except PushRefused as error:
             raise _failed(error) from None

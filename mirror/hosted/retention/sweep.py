@@ -84,7 +84,7 @@ class RetentionSweep:
             after = entries[-1][0]
 
     def _held(self, entries: Mapping[str, TagEntry]) -> list[HeldTag]:
-        used = self._folder.blobs.sizes_and_last_use({each.digest for each in entries.values()})
+        used = self._folder.blobs.table.sizes_and_last_use({each.digest for each in entries.values()})
         return [
             HeldTag(name, each.digest, each.confirmed, used.get(each.digest, (0, 0.0))[1])
             for name, each in entries.items()

@@ -13,6 +13,7 @@ from mirror.oci.digest import Digest
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.closure import digest_or_none
 from mirror.store.metadata.hosted_names import KIND, HostedNames
+from mirror.store.metadata.listings import rows_between
 
 # Kinds of rows of a hosted repository (`store.metadata.index`, `store.hosted.hosted_index`).
 KINDS = ("link", "tag", "typed", "pulled", "referrer", "refers", "repository", "held")
@@ -38,12 +39,8 @@ def read_rows(folder: CacheDirectory) -> dict[str, str]:
     ranges = [(f"{kind}:{name}/", f"{kind}:{name}0") for name in names for kind in KINDS]
     ranges += [(f"{kind}{name}", f"{kind}{name}\0") for name in names for kind in ("held:", KIND)]
     ranges.append(("seen:", "seen;"))
-    condition = " OR ".join(["(key >= ? AND key < ?)"] * len(ranges))
-    rows = folder.index.query(
-        f"SELECT key, value FROM Cache WHERE {condition} ORDER BY key",  # noqa: S608  # marks alone
-        [bound for each in ranges for bound in each],
-    )
-    return {str(key): value if isinstance(value, str) else _long(folder, str(key)) for key, value in rows}
+    rows = rows_between(folder.index, ranges)
+    return {key: value if isinstance(value, str) else _long(folder, key) for key, value in rows}
 
 
 def _long(folder: CacheDirectory, key: str) -> str:

@@ -33,8 +33,8 @@ from mirror.manage.backup.rows import RowsChanged, hosted_in, lines_of, linked_i
 from mirror.manage.carry.export import OutputFolder
 from mirror.oci.digest import Digest
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.metadata.savings_book import SavingsBook
 from mirror.store.recovery import VERSION
-from mirror.store.series.savings_book import SavingsBook
 from mirror.store.tokens.token_file import read_tokens
 from mirror.util.callbacks import ignore
 from mirror.util.durable import open_file
@@ -202,7 +202,7 @@ def plan_backup(folder: CacheDirectory) -> BackupPlan:
     """Return what a backup would have now."""
     rows = read_rows(folder)
     wanted = linked_in(rows)
-    sizes = folder.blobs.sizes_and_last_use(map(str, wanted))
+    sizes = folder.blobs.table.sizes_and_last_use(map(str, wanted))
     return BackupPlan(
         hosted=hosted_in(rows),
         blobs=len(sizes),

@@ -109,7 +109,7 @@ class ImageReader:
             return None
         size = entry.size if entry is not None else link.size if link is not None else None
         parts = self._parts(repository, Part(digest, size or 0, is_manifest=True))
-        here = self._folder.blobs.sizes_and_last_use(str(each.digest) for each in parts)
+        here = self._folder.blobs.table.sizes_and_last_use(str(each.digest) for each in parts)
         media_type = entry.media_type if entry is not None else link.media_type if link is not None else ""
         tag = reference.name if isinstance(reference, Tag) else ""
         return self._detail(repository, tag, entry, ImageRoot(digest, media_type or ""), parts, here)
@@ -234,7 +234,7 @@ class ImageReader:
             digest=str(digest),
             kind=str(kind or "")[:200],
             size=size if isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**53 else 0,
-            here=bool(self._folder.blobs.sizes_and_last_use([str(digest)])),
+            here=bool(self._folder.blobs.table.sizes_and_last_use([str(digest)])),
             tag=tag,
             annotations=annotations,
             referrers=self._referrers(repository, digest, depth + 1),

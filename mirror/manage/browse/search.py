@@ -8,6 +8,7 @@ from mirror.oci.reference import Repository
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.closure import Closures, Part, digest_or_none
 from mirror.store.metadata.index import Index, TagEntry
+from mirror.store.metadata.listings import count_tags, matching_rows
 
 # Rows that a query returns, at most.
 MOST_ROWS = 500
@@ -69,8 +70,8 @@ class NameSearch:
 
     def repositories(self, words: Sequence[str], after: str) -> list[str]:
         """Return repositories, `<upstream>/<repository>`, in order, that have all words; up to MOST_ROWS."""
-        rows = self._rows("key", "repository:", words, after)
-        return [key.removeprefix("repository:") for (key,) in rows]
+        rows = matching_rows(self._index, "repository:", words, after, MOST_ROWS)
+        return [key.removeprefix("repository:") for key, _ in rows]
 
     def tags(self, words: Sequence[str], after: str, name: str = "") -> list[FoundTag]:
         """Return tags in the order of their names that have all words; up to MOST_ROWS rows are read.
@@ -79,7 +80,7 @@ class NameSearch:
         """
         kind = f"tag:{name}:" if name else "tag:"
         found = []
-        for key, value in self._rows("key, value", kind, words, after):
+        for key, value in matching_rows(self._index, kind, words, after, MOST_ROWS):
             upstream, _, rest = key.removeprefix("tag:").partition("/")
             path, _, tag = rest.rpartition(":")
             entry = TagEntry.from_json(value) if isinstance(value, str) else None
@@ -89,24 +90,7 @@ class NameSearch:
 
     def count_tags(self, names: Iterable[str]) -> dict[str, int]:
         """Return the number of tags of each repository."""
-        statement = "SELECT count(*) FROM Cache WHERE key >= ? AND key < ?"
-        return {
-            name: int(self._index.query(statement, (f"tag:{name}:", f"tag:{name};"))[0][0]) for name in names
-        }
-
-    def _rows(self, columns: str, kind: str, words: Sequence[str], after: str) -> list[tuple[str, ...]]:
-        matches = " AND key LIKE ? ESCAPE '!'" * len(words)
-        first = f"{kind[:-1]}{chr(ord(kind[-1]) + 1)}"
-        values: list[object] = [max(after, kind), first, *map(_like, words), MOST_ROWS]
-        statement = f"SELECT {columns} FROM Cache WHERE key > ? AND key < ?{matches} ORDER BY key LIMIT ?"  # noqa: S608  # marks only
-        found: list[tuple[str, ...]] = self._index.query(statement, values)
-        return found
-
-
-def _like(word: str) -> str:
-    """Return the pattern of LIKE that finds a word behind the kind of a key."""
-    escaped = word.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    return f"%:%{escaped}%"
+        return count_tags(self._index, names)
 
 
 class TagDescriber:
@@ -128,7 +112,7 @@ class TagDescriber:
                 parts.append(part)
                 if len(parts) >= MOST_PARTS:
                     break
-        here = self._folder.blobs.sizes_and_last_use(str(each.digest) for each in parts)
+        here = self._folder.blobs.table.sizes_and_last_use(str(each.digest) for each in parts)
         return TagRow(
             reference=f"{found.repository}:{found.tag}",
             repository=str(found.repository),

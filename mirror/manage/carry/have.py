@@ -18,7 +18,7 @@ def have(folder: CacheDirectory) -> HaveList:
 def _encoded(folder: CacheDirectory) -> Iterator[str]:
     """Yield the digits of each digest; without rows that are not ours, which `verify` reports."""
     after = ""
-    while digests := folder.blobs.digests(after, ROWS):
+    while digests := folder.blobs.table.digests(after, ROWS):
         for each in digests:
             algorithm, _, encoded = each.partition(":")
             if algorithm in ENCODED and ENCODED[algorithm].fullmatch(encoded):

@@ -38,7 +38,7 @@ class HeldBlobs:
         wanted = list(digests)
         gone = [each for each in wanted[: self._most] if not self._hold(each)]
         later = wanted[self._most :]
-        missing = self._folder.blobs.touch(dict.fromkeys(later, time.time())) if later else []
+        missing = self._folder.blobs.table.touch(dict.fromkeys(later, time.time())) if later else []
         return [*gone, *missing]
 
     def _hold(self, digest: Digest) -> bool:

@@ -80,7 +80,7 @@ class PushRegistrar(Struct, frozen=True):
     def _link_blob(
         self, index: HostedIndex, repository: Repository, digest: Digest, unproven: Collection[Digest]
     ) -> None:
-        row = None if digest in unproven else self.folder.blobs.row(str(digest))
+        row = None if digest in unproven else self.folder.blobs.table.row(str(digest))
         if row is not None:
             try:
                 index.link_blob(repository, digest, row.size)

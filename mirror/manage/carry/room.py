@@ -28,7 +28,7 @@ class ImportRoom(Struct, frozen=True):
 
 def room_for(folder: CacheDirectory, blobs: Mapping[Digest, int], *, pin: bool) -> ImportRoom:
     """Return the room that these blobs take; with `pin` those that are here count as pinned too."""
-    here = folder.blobs.sizes_and_last_use(map(str, blobs))
+    here = folder.blobs.table.sizes_and_last_use(map(str, blobs))
     new = sum(size for digest, size in blobs.items() if str(digest) not in here)
     kept = folder.pins.pinned_sizes()
     pinned = sum(kept.values()) - sum(size for digest, size in blobs.items() if str(digest) in kept)

@@ -30,7 +30,7 @@ class PinManagement:
 
         def count() -> tuple[int, int]:
             kept = self._folder.pins.closure([pin])
-            here = self._folder.blobs.sizes_and_last_use(kept)
+            here = self._folder.blobs.table.sizes_and_last_use(kept)
             return sum(kept.values()), sum(size for size, _ in here.values())
 
         return Call(self._worker, count)

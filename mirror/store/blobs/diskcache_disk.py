@@ -13,23 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from diskcache.core import EVICTION_POLICY, MODE_BINARY
+from diskcache.core import MODE_BINARY
 from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.entries import Origin
-from mirror.store.database import ForeignRow, PlainDisk
+from mirror.store.metadata.database import ForeignRow, PlainDisk
 from mirror.util.durable import sync_folder
-
-# diskcache's own policy, least recently used, writes a row on every get, and culls ten rows whatever their
-# size. Here BlobStore.touch writes last use in batches, and BlobStore.evict chooses what goes.
-POLICY = "least-recently-served"
-EVICTION_POLICY[POLICY] = {
-    "init": "CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)",
-    "get": None,
-    "cull": None,
-}
-
 
 # Mode of the files that are kept: nobody writes to them.
 KEPT_MODE = 0o400

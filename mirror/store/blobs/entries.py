@@ -1,12 +1,12 @@
 """Entries of the blob store as values, and the results of what is done with them."""
 
-import math
 from enum import Enum, StrEnum
 from typing import BinaryIO
 
 from msgspec import Struct
 
 from mirror.oci.digest import Digest
+from mirror.store.metadata.blob_table import BlobRow, Position
 
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
 # in less time than it takes to wake a thread, so they are verified each time they are read from the disk.
@@ -61,21 +61,9 @@ class EvictedBlob(Struct, frozen=True):
     reason: EvictionReason = EvictionReason.ROOM
 
 
-class BlobRow(Struct, frozen=True):
-    """An entry: the digest as text, the file's name below the blobs, its size in bytes."""
-
-    digest: str
-    name: str
-    size: int
-
-    def evicted(self, reason: EvictionReason) -> EvictedBlob:
-        """Return the entry as an evicted blob."""
-        return EvictedBlob(Digest.parse(self.digest), self.size, reason)
-
-
-# A position in the order of last use: the moment, and the row's number, which orders rows of one moment.
-Position = tuple[float, int]
-START: Position = (-math.inf, 0)
+def evicted_blob(row: BlobRow, reason: EvictionReason) -> EvictedBlob:
+    """Return an entry as an evicted blob."""
+    return EvictedBlob(Digest.parse(row.digest), row.size, reason)
 
 
 class Eviction(Struct, frozen=True):

@@ -22,8 +22,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.store.blobs.blobs import UNREADABLE_ERRNOS, BlobStore
 from mirror.store.blobs.diskcache_disk import AdoptingDisk
-from mirror.store.blobs.entries import SMALL_BYTES, BlobRow
+from mirror.store.blobs.entries import SMALL_BYTES
 from mirror.store.blobs.page_cache import resident
+from mirror.store.metadata.blob_table import BlobRow
 from mirror.util.durable import create_file, open_file
 
 # Bytes of one read, and entries to read from the database at a time.
@@ -136,7 +137,7 @@ class Fsck:
         """Yield steps to the end, from the cursor on. Raises errors of disk and database."""
         cursor = self.cursor
         while not cursor.files:
-            rows = self._blobs.rows(cursor.after, ROWS)
+            rows = self._blobs.table.rows(cursor.after, ROWS)
             for row in rows:
                 yield from self._count(self._check_entry(row), row.digest)
             if not rows:
@@ -205,11 +206,11 @@ class Fsck:
         except FileNotFoundError:
             wrong = Damage.MISSING
         # A blob evicted meanwhile has no entry any more; one that was fetched again has another file.
-        if wrong is not None and self._blobs.row(row.digest) == row:
+        if wrong is not None and self._blobs.table.row(row.digest) == row:
             yield FsckStep(finding=self._drop_entry(row, wrong, keep_file=wrong is Damage.MISSING), last=True)
             return
         if wrong is None and self._repair and not self.cursor.quick and row.size > SMALL_BYTES:
-            self._blobs.note_verified(row)
+            self._blobs.table.note_verified(row)
         yield FsckStep(last=True)
 
     def _drop_entry(self, row: BlobRow, wrong: Damage, *, keep_file: bool) -> Finding:
@@ -224,7 +225,7 @@ class Fsck:
 
     def _check_file(self, name: str) -> Iterator[FsckStep]:
         digest = _digest_of(name)
-        row = None if digest is None else self._blobs.row(str(digest))
+        row = None if digest is None else self._blobs.table.row(str(digest))
         if row is not None and row.name == name:
             return
         try:

@@ -20,11 +20,11 @@ from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import BlobStore
-from mirror.store.blobs.entries import BlobRow
 from mirror.store.blobs.fsck import Fsck, FsckCursor, FsckStep
 from mirror.store.blobs.proof_table import ProofTable, lower_priority
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
+from mirror.store.metadata.blob_table import BlobRow
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.rate_limiter import RateLimiter
@@ -178,7 +178,7 @@ class Prover:
 
     async def _verify(self, executor: DiskExecutor, reason: ProofReason, digest: Digest) -> bool | None:
         """Return whether the blob's file is right; None if there is none, or it was verified lately."""
-        row = await executor.run(self._blobs.row, str(digest))
+        row = await executor.run(self._blobs.table.row, str(digest))
         if row is None:
             return None
         if reason is ProofReason.USE and await executor.run(self._is_recent, row):
@@ -207,7 +207,7 @@ class Prover:
             await self._prove_retried(executor)
 
     def _is_recent(self, row: BlobRow) -> bool:
-        return 0.0 <= time.time() - self._blobs.verified_at(row) < USE_SECONDS
+        return 0.0 <= time.time() - self._blobs.table.verified_at(row) < USE_SECONDS
 
 
 def _first(queue: dict[Digest, None]) -> Digest | None:

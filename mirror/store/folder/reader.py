@@ -13,7 +13,7 @@ from mirror.store.recovery import Recovery
 
 
 class ContentReader:
-    """What is here of one cache folder. What a failing disk cannot read is a miss. Any thread; blocks."""
+    """Reads from one cache folder; content that a failing disk cannot read is a miss. Any thread; blocks."""
 
     def __init__(self, blobs: BlobStore, index: Index, recovery: Recovery) -> None:
         self.trusts_unknown = False  # blobs of unknown origin are public, as without accounts

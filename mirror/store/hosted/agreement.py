@@ -30,7 +30,7 @@ class Agreement:
             after = ""
             while links := self._folder.index.links(repository, after, ROWS):
                 after = str(links[-1][0])
-                here = self._folder.blobs.sizes_and_last_use(str(digest) for digest, _, _ in links)
+                here = self._folder.blobs.table.sizes_and_last_use(str(digest) for digest, _, _ in links)
                 wrong = sorted(here.keys() - self._retention.retained_among(here))
                 if repair:
                     self._retention.retain(wrong)
@@ -46,7 +46,7 @@ class Agreement:
         before, after = (time.time() if now is None else now) - UNNAMED_SECONDS, ""
         while digests := self._retention.retained_after(after, ROWS):
             after = digests[-1]
-            used = self._folder.blobs.sizes_and_last_use(digests)
+            used = self._folder.blobs.table.sizes_and_last_use(digests)
             old = {each for each in digests if each in used and used[each][1] < before}
             found = [
                 digest

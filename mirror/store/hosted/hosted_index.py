@@ -25,15 +25,15 @@ from mirror.store.hosted.errors import (
     BlobLost,
     ContentMissing,
     PushRefused,
-    QuotaExceeded,
     TagImmutable,
     TypeFixed,
 )
-from mirror.store.hosted.hosted_queries import HostedQueries
+from mirror.store.hosted.hosted_quotas import HostedQuotas
 from mirror.store.hosted.push_journal import PushBatch
 from mirror.store.hosted.pushes import NO_QUOTAS, PushedManifest, Quotas
 from mirror.store.metadata.hosted_names import HostedNames
-from mirror.store.metadata.index import LINKED, LINKS, Link, TagEntry
+from mirror.store.metadata.hosted_queries import HostedQueries
+from mirror.store.metadata.index import Link, TagEntry
 from mirror.store.metadata.pushed_referrers import PushedReferrers
 
 # Digests in one statement.
@@ -64,6 +64,7 @@ class HostedIndex:
         self._referrers = PushedReferrers(folder.index)
         self.names = HostedNames(folder.index)
         self.queries = HostedQueries(folder.index)
+        self.quotas = HostedQuotas(folder.index, self.queries)
 
     @property
     def _cache(self) -> diskcache.Cache:
@@ -74,13 +75,13 @@ class HostedIndex:
     ) -> None:
         """Link a blob that is here. Raises BlobLost and QuotaExceeded."""
         with self._transaction():
-            self._check_quotas(repository, {digest: size}, quotas)
+            self.quotas.check_coming(repository, {digest: size}, quotas)
             if self._retention.retain([str(digest)]):
                 raise BlobLost(digest)
             grown: dict[str, int] = {}
             known = self._index.link(repository, digest)
             self._link(repository, digest, Link(None, size, confirmed=self._clock()), known, grown)
-            self._count(grown)
+            self.quotas.count(grown)
         self._sync()
 
     def put_manifest(self, push: PushedManifest) -> list[tuple[Tag, TagEntry | None]]:
@@ -107,7 +108,7 @@ class HostedIndex:
             for push in pushes:
                 links = known[push.repository]
                 if push.quotas != NO_QUOTAS:
-                    self._count(grown)
+                    self.quotas.count(grown)
                 try:
                     self._check(push, links)
                 except PushRefused as refused:
@@ -115,7 +116,7 @@ class HostedIndex:
                 else:
                     found.append(self._put(push, now, links, grown))
                     accepted.append(push)
-            self._count(grown)
+            self.quotas.count(grown)
             if journal is not None and accepted:
                 journal(number, now, accepted)
         if journal is None:
@@ -136,7 +137,7 @@ class HostedIndex:
                         self.names.add(push.repository.upstream)
                         links = self.queries.links_among(push.repository, (push.digest,))
                         self._put(push, batch.moment, links, grown)
-            self._count(grown)
+            self.quotas.count(grown)
 
     def links_of(self, pushes: Iterable[PushedManifest]) -> dict[Repository, dict[Digest, Link]]:
         """Return the links to manifests and to what they name."""
@@ -208,14 +209,7 @@ class HostedIndex:
         A push that names a blob meanwhile writes that down (`_name_again`), so that the link stays.
         """
         with self._transaction():
-            old = [
-                digest
-                for digest in digests
-                if self._cache._sql(
-                    "SELECT 1 FROM Cache WHERE key = ? AND store_time < ?",
-                    (f"link:{repository}@{digest}", before),
-                ).fetchone()
-            ]
+            old = [digest for digest in digests if self.queries.was_named_before(repository, digest, before)]
             self._unlink(repository, old, ())
         if old:
             self._end_removal(repository, old)
@@ -249,20 +243,6 @@ class HostedIndex:
             with self._cache.transact():
                 self._retention.release(set(some) - self.names.linked_among(some))
 
-    def check_quotas(self, repository: Repository, size: int, quotas: Quotas) -> dict[str, int]:
-        """Raise QuotaExceeded if `size` more bytes, perhaps of a new blob, would not fit.
-
-        Returns what is left beside them, by registry and repository, as far as these have quotas.
-        """
-        left = {}
-        for scope, allowed in _scopes(repository, quotas):
-            used = self.queries.held(scope)
-            if allowed and used + size > allowed:
-                raise QuotaExceeded(scope, allowed, used, size)
-            if allowed:
-                left[scope] = allowed - used - size
-        return left
-
     def _check(self, push: PushedManifest, links: Mapping[Digest, Link], *, stored: bool = True) -> None:
         """Raise PushRefused if a manifest may not be linked."""
         named = (*push.blobs, *push.manifests)
@@ -280,7 +260,7 @@ class HostedIndex:
         known = links.get(push.digest)
         if push.fixed_type and known is not None and known.media_type not in (None, push.media_type):
             raise TypeFixed(push.digest, str(known.media_type))
-        self._check_quotas(push.repository, {push.digest: len(push.data)}, push.quotas)
+        self.quotas.check_coming(push.repository, {push.digest: len(push.data)}, push.quotas)
         if stored and self._retention.retain([str(push.digest)]):
             raise BlobLost(push.digest)
 
@@ -317,18 +297,12 @@ class HostedIndex:
         self, repository: Repository, digest: Digest, link: Link, known: Link | None, grown: dict[str, int]
     ) -> Link:
         """Write a link over the known one, and return it; its blob is counted in `grown` where it is new."""
-        for scope in self._without(repository, digest) if known is None else ():
+        for scope in self.quotas.lacking(repository, digest) if known is None else ():
             grown[scope] = grown.get(scope, 0) + (link.size or 0)
         written = link.over(known)
         self._index.put_link(repository, digest, written, link.confirmed or self._clock())
         self._index.database.add_text(f"repository:{repository}", "")
         return written
-
-    def _count(self, grown: dict[str, int]) -> None:
-        """Write down by how much scopes have grown, and forget it."""
-        for scope, size in grown.items():
-            self._cache.set(f"held:{scope}", str(self.queries.held(scope) + size))
-        grown.clear()
 
     def _unlink(self, repository: Repository, digests: Collection[Digest], tags: Collection[str]) -> None:
         """Remove tags, links and what is known by them; count the blobs that are new to nobody else."""
@@ -339,46 +313,15 @@ class HostedIndex:
             self._referrers.drop(repository, digest)
             self._index.drop_link(repository, digest)
             self._cache.delete(f"seen:{repository}@{digest}")
-            for scope in self._new_to(repository, digest):
+            for scope in self.quotas.new_to(repository, digest):
                 self._cache.set(f"held:{scope}", str(max(0, self.queries.held(scope) - (link.size or 0))))
         self._index.drop(repository, tags, ())
         if not self.queries.exists(repository):
             self._cache.delete(f"held:{repository}")
 
-    def _new_to(self, repository: Repository, digest: Digest) -> Iterator[str]:
-        """Yield the repository, and its registry, as far as they do not link a digest."""
-        if self._index.link(repository, digest) is None:
-            yield from self._without(repository, digest)
-
-    def _without(self, repository: Repository, digest: Digest) -> Iterator[str]:
-        """Yield a repository that does not link a digest, and its registry if that does not either."""
-        yield str(repository)
-        name = repository.upstream
-        linked = self._index.query(
-            f"SELECT 1 FROM Cache WHERE {LINKED} = ? AND {LINKS} AND key >= ? AND key < ? LIMIT 1",  # noqa: S608  # ours
-            (str(digest), f"link:{name}/", f"link:{name}0"),
-        )
-        if not linked:
-            yield name
-
-    def _check_quotas(self, repository: Repository, coming: dict[Digest, int], quotas: Quotas) -> None:
-        """Raise QuotaExceeded if contents that are new to a scope do not fit there."""
-        if quotas == NO_QUOTAS:
-            return
-        new = {digest: set(self._new_to(repository, digest)) for digest in coming}
-        for scope, allowed in _scopes(repository, quotas):
-            asked = sum(size for digest, size in coming.items() if scope in new[digest])
-            used = self.queries.held(scope)
-            if allowed and asked and used + asked > allowed:
-                raise QuotaExceeded(scope, allowed, used, asked)
-
     def _name_again(self, repository: Repository, digests: Iterable[Digest], now: float) -> None:
         """Write down that a manifest names contents of its repository now: `drop_unnamed` goes by that."""
-        keys = [f"link:{repository}@{digest}" for digest in digests]
-        for start in range(0, len(keys), ROWS):
-            some = keys[start : start + ROWS]
-            marks = ",".join("?" * len(some))
-            self._cache._sql(f"UPDATE Cache SET store_time = ? WHERE key IN ({marks})", (now, *some))  # noqa: S608
+        self.queries.note_named(repository, digests, now)
 
     def _end_removal(self, repository: Repository, digests: Iterable[Digest]) -> None:
         """Tell all processes, and release what no hosted repository links any more."""
@@ -393,7 +336,3 @@ class HostedIndex:
     def _sync(self) -> None:
         if self._folder.durable:
             self._index.database.sync_log()
-
-
-def _scopes(repository: Repository, quotas: Quotas) -> tuple[tuple[str, int], tuple[str, int]]:
-    return (repository.upstream, quotas.registry), (str(repository), quotas.repository)

@@ -4,9 +4,8 @@ No method here takes a failing disk for a miss, as the cache does: what cannot b
 because there is no upstream to have it from, and because a client must not believe that a push was kept.
 """
 
-import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -17,10 +16,11 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store.batch import Batcher
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import Origin
-from mirror.store.errors import NoRoom, StoreError
+from mirror.store.errors import StoreError
 from mirror.store.health import Capability
-from mirror.store.hosted.errors import PushRefused, QuotaExceeded
+from mirror.store.hosted.errors import PushRefused
 from mirror.store.hosted.hosted_index import HostedIndex, Removed
+from mirror.store.hosted.hosted_room import HostedRoom
 from mirror.store.hosted.push_writer import PushWriter, PutTags
 from mirror.store.hosted.pushes import PushedManifest, Quotas
 from mirror.store.links.content import LocalContent, StoredManifest
@@ -30,10 +30,6 @@ from mirror.store.store import Store
 
 T = TypeVar("T")
 
-# Claims the size that an upload will have, where all others may have the bytes that are left, by registry and
-# repository; returns the one without room, and the bytes of the others (`UploadSession.claim`).
-Claim = Callable[[int, Mapping[str, int]], tuple[str, int] | None]
-
 
 class HostedStore:
     """The hosted repositories of one cache folder."""
@@ -42,6 +38,7 @@ class HostedStore:
         self._store = store
         self.folder = self._folder = store.folder
         self.index = HostedIndex(store.folder, clock)
+        self.room = HostedRoom(store.folder, store.executor, self.index)
         self._writer = PushWriter(store.folder, self.index)
         self._pushes: Batcher[PushedManifest, PutTags | PushRefused] = Batcher(
             store.executor, self._writer.put_manifests
@@ -124,30 +121,6 @@ class HostedStore:
     ) -> tuple[str, str | None]:
         """Return a page of the list of referrers of a digest (`HostedQueries.referrers`)."""
         return await self.read(self.index.queries.referrers, repository, subject, after, kinds)
-
-    async def held(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the bytes that registries hold, by name."""
-        return await self.read(lambda: {name: self.index.queries.held(name) for name in names})
-
-    async def check_room(
-        self, repository: Repository, size: int, quotas: Quotas, claim: Claim | None = None
-    ) -> None:
-        """Raise QuotaExceeded, or NoRoom, if a blob of `size` bytes would not fit.
-
-        With `claim`, the other uploads that are open count as well.
-        """
-        await self.read(self._check_room, repository, size, quotas, claim)
-
-    def _check_room(self, repository: Repository, size: int, quotas: Quotas, claim: Claim | None) -> None:
-        left = self.index.check_quotas(repository, size, quotas)
-        if left and claim is not None and (refused := claim(size, left)) is not None:
-            scope, coming = refused
-            allowed = quotas.registry if scope == repository.upstream else quotas.repository
-            raise QuotaExceeded(scope, allowed, allowed - size - left[scope], size, coming)
-        free = shutil.disk_usage(self._folder.path).free
-        possible = free + self._folder.evictor.room().used - self._folder.evictor.quota.min_free
-        if size > possible:
-            raise NoRoom(f"{size} bytes do not fit on the disk, even if all that may go went")
 
     async def sources(self, digest: Digest, limit: int) -> Sequence[Repository]:
         """Return up to `limit` repositories that link a blob which is here by their registries' word."""

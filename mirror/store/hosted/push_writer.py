@@ -67,7 +67,7 @@ class PushWriter:
 
     def link_blob(self, repository: Repository, digest: Digest, quotas: Quotas) -> bool:
         """Link a blob to a further repository; return whether the blob is here. Raises PushRefused."""
-        row = self._folder.blobs.row(str(digest))
+        row = self._folder.blobs.table.row(str(digest))
         if row is None:
             return False
         try:
@@ -78,8 +78,9 @@ class PushWriter:
 
     def _link_blob(self, repository: Repository, digest: Digest, size: int, quotas: Quotas) -> None:
         """Link a blob, once its file, its entry and its class are on the disk."""
-        self._folder.blobs.retention.retain([str(digest)])
-        if self._folder.durable and size <= SMALL_BYTES and (row := self._folder.blobs.row(str(digest))):
+        blobs = self._folder.blobs
+        blobs.retention.retain([str(digest)])
+        if self._folder.durable and size <= SMALL_BYTES and (row := blobs.table.row(str(digest))):
             with suppress(FileNotFoundError):  # lost: who reads the blob is told so
                 sync_file(self._folder.blobs.folder / row.name)
         self._sync_blobs()

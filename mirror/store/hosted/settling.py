@@ -16,13 +16,14 @@ import msgspec
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.diskcache_disk import AdoptingDisk
-from mirror.store.blobs.entries import BlobRow, Origin
+from mirror.store.blobs.entries import Origin
 from mirror.store.blobs.small_files import SmallFiles
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.health import ERRORS
 from mirror.store.hosted.hosted_index import HostedIndex
 from mirror.store.hosted.push_journal import FOLDER, PushBatch, batches
 from mirror.store.lock import is_name_of
+from mirror.store.metadata.blob_table import BlobRow
 from mirror.util.durable import create_file, open_file, sync_folder
 from mirror.util.log import get_logger
 
@@ -96,7 +97,7 @@ class Settlement:
         linked = self._blobs.retention.hosted_among([str(each.digest) for each in batch.pushes])
         self._blobs.retention.retain(linked)
         for push in batch.pushes:
-            row = self._blobs.row(str(push.digest))
+            row = self._blobs.table.row(str(push.digest))
             if not push.data or (row is None and str(push.digest) not in linked):
                 continue  # durable already, or deleted meanwhile
             if row is None or not AdoptingDisk.is_own_name(row.name):

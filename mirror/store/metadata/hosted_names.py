@@ -33,7 +33,7 @@ class HostedNames:
 
     def all(self) -> frozenset[str]:
         """Return the names."""
-        rows = self._index.query(
+        rows = self._index.database.query(
             "SELECT key FROM Cache WHERE key >= 'hosted:' AND key < 'hosted;' LIMIT ?", (MOST_NAMES,)
         )
         return frozenset(str(key).removeprefix(KIND) for (key,) in rows)

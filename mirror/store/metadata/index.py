@@ -15,7 +15,7 @@ Synchronous: everything here runs in a disk thread. The keys sort so that a pref
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from msgspec.structs import asdict, replace
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Repository, Tag
-from mirror.store.database import BUSY_SECONDS, Database, PlainDisk
+from mirror.store.metadata.database import BUSY_SECONDS, Database, PlainDisk
 
 # Values up to this many bytes live in SQLite itself; a long referrers list goes to a file beside it.
 INLINE_BYTES = 32 * 1024
@@ -196,19 +196,8 @@ class ReferrersEntry(Struct, frozen=True):
 REFERRERS = re.compile(r'\{"manifests":(\[.*\]),"confirmed":([0-9.e+-]+)\}', re.DOTALL)
 
 
-class DigestRow(Struct, frozen=True):
-    """A link, or a list of referrers: the number of its row, its key, and the digest that it is about."""
-
-    number: int
-    key: str
-    digest: str
-
-
 # Rows to read or remove at a time, so that no transaction and no list is long.
 ROWS = 500
-
-# Rows about digests, and what an upstream can tell again.
-PRUNED = ("link:", "referrers:", "seen:", "public:")
 
 # Links that one transaction writes: some ten milliseconds, in which other writers wait.
 LINKS_AT_ONCE = 100
@@ -305,18 +294,6 @@ class Index:
         """Return up to `limit` tags with an entry, in order: with `prefix`, and sorted after `after`."""
         return self._names(f"tag:{repository}:", prefix, after, limit)
 
-    def gone_tags(self, repository: Repository) -> list[tuple[str, TagEntry]]:
-        """Return the tags, in order, that are kept although they are gone upstream."""
-        kind = f"tag:{repository}:"
-        rows = self.query(
-            """SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND value LIKE '%"gone":{%'""",
-            (kind, f"{kind}\U0010ffff"),
-        )
-        entries = ((key.removeprefix(kind), TagEntry.from_json(value)) for key, value in rows)
-        return sorted(
-            (name, entry) for name, entry in entries if entry is not None and entry.gone is not None
-        )
-
     def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         """Return up to `limit` names `<upstream>/<repository>`, in order.
 
@@ -347,35 +324,6 @@ class Index:
             if not self.tags(repository, "", 1) and not self.links(repository, "", 1):
                 self._cache.delete(f"repository:{repository}")
 
-    def size(self) -> int:
-        """Return the bytes of the index on the disk, without the write-ahead log."""
-        return int(self._cache.volume())
-
-    def oldest_about_digests(self, after: int, before: float) -> list[DigestRow]:
-        """Return links and referrers among the next ROWS rows behind row `after`, written before a moment.
-
-        The last one may be a row of another kind: it says how far the rows were read.
-        """
-        rows = self.query(
-            "SELECT rowid, key FROM Cache WHERE rowid > ? AND store_time < ? ORDER BY rowid LIMIT ?",
-            (after, before, ROWS),
-        )
-        return [DigestRow(number, key, key.rpartition("@")[2]) for number, key in rows]
-
-    def remove_rows(self, rows: Sequence[DigestRow]) -> int:
-        """Remove those of the rows that are pruned; return their number."""
-        keys = [each.key for each in rows if each.key.startswith(PRUNED)]
-        for start in range(0, len(keys), LINKS_AT_ONCE):
-            with self._cache.transact():
-                for key in keys[start : start + LINKS_AT_ONCE]:
-                    self._cache.delete(key)
-        return len(keys)
-
-    def query(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Run an SQL statement and return its rows, for queries over the links of all repositories."""
-        found: list[tuple[Any, ...]] = self._cache._sql(statement, values).fetchall()
-        return found
-
     def _names(self, kind: str, prefix: str, after: str, limit: int) -> list[str]:
         """Return the keys of `_rows`, in order, with `kind` cut off."""
         return [key.removeprefix(kind) for (key,) in self._rows("key", kind, prefix, after, limit)]
@@ -384,7 +332,7 @@ class Index:
         """Select `columns` of rows whose keys begin with `kind + prefix` and sort after `kind + after`."""
         later, first = f"{kind}{after}", f"{kind}{prefix}"
         bound = "key > ?" if later >= first and after else "key >= ?"
-        return self.query(
+        return self.database.query(
             f"SELECT {columns} FROM Cache WHERE {bound} AND key < ? ORDER BY key LIMIT ?",  # noqa: S608  # ours
             # U+10FFFF sorts after every character a name can have.
             (max(later, first), f"{first}\U0010ffff", limit),

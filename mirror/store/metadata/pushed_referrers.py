@@ -55,7 +55,7 @@ class PushedReferrers:
         kind = f"referrer:{repository}@{subject}@"
         cache, last, rows = self._index.database.cache, f"{kind}{after}", [("", None)] * ROWS
         while len(rows) == ROWS:
-            rows = self._index.query(
+            rows = self._index.database.query(
                 "SELECT key, value FROM Cache WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
                 (last, f"{kind}\U0010ffff", ROWS),
             )

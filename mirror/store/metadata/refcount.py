@@ -54,7 +54,7 @@ class ReferenceCounts:
 
     def _count(self, digests: list[str]) -> dict[str, list[BlobUse]]:
         found: dict[str, list[BlobUse]] = {}
-        for digest, upstream, links, first in self._index.query(
+        for digest, upstream, links, first in self._index.database.query(
             COUNT % ",".join("?" * len(digests)), digests
         ):
             found.setdefault(digest, []).append(BlobUse(upstream, links, first))

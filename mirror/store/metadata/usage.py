@@ -32,7 +32,7 @@ class UsageBook:
     def _prune(self, day: int) -> None:
         """Remove the sums of earlier days."""
         statement = "SELECT key FROM Cache WHERE key >= 'usage:' AND key < ? LIMIT ?"
-        while rows := self._index.query(statement, (_key(day, ""), ROWS)):
+        while rows := self._index.database.query(statement, (_key(day, ""), ROWS)):
             with self._index.database.cache.transact():
                 for (key,) in rows:
                     self._index.database.cache.delete(key)

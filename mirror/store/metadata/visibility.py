@@ -42,7 +42,7 @@ class PublicRepositories:
 
     def between(self, first: str, last: str) -> dict[str, PublicMark]:
         """Return the marks of the repositories from `first` to `last`, `<upstream>/<repository>`, by name."""
-        rows = self._index.query(
+        rows = self._index.database.query(
             "SELECT key, value FROM Cache WHERE key >= ? AND key <= ?", (f"{KIND}{first}", f"{KIND}{last}")
         )
         found = ((key.removeprefix(KIND), _parse(value)) for key, value in rows)

@@ -48,6 +48,7 @@ class ChunkMap:
     def __init__(self, memory: mmap.mmap | bytearray) -> None:
         """Read the counts. `memory` must hold a map (`_is_map`)."""
         self._memory = memory
+        self.requests = ChunkRequests(self, memory)
         self.size: int
         self.chunk_size: int
         self.epoch: int
@@ -174,22 +175,6 @@ class ChunkMap:
         """Return how many bytes are here, contiguous or not."""
         return sum(self._counts)
 
-    def requested_offsets(self) -> list[int]:
-        """Return the offsets of missing bytes that readers of other processes wait for."""
-        chunks = [request - 1 for request in self.requests() if 0 < request <= len(self)]
-        return [
-            index * self.chunk_size + self.count(index) for index in chunks if not self._is_complete(index)
-        ]
-
-    def requests(self) -> Sequence[int]:
-        """Return the requests, each 1 + a chunk, or 0."""
-        stored: Sequence[int] = REQUESTS.unpack_from(self._memory, REQUESTS_AT)
-        return [each & ~WHOLE_REQUESTED for each in stored]
-
-    def whole_requested(self) -> bool:
-        """Return whether a reader of another process that waits reads the whole blob."""
-        return any(each & WHOLE_REQUESTED for each in REQUESTS.unpack_from(self._memory, REQUESTS_AT))
-
     def sendable(self, offset: int) -> int:
         """Return where the bytes end that may be sent from `offset` on before the whole is verified.
 
@@ -242,6 +227,32 @@ class ChunkMap:
     def _is_complete(self, index: int) -> bool:
         # Called for every chunk many times a second: no Span is made.
         return self._counts[index] == (self.chunk_size if index < self._last else self.span(index).length)
+
+
+class ChunkRequests:
+    """The requests in a chunk map: what readers of other processes wait for."""
+
+    def __init__(self, chunks: ChunkMap, memory: mmap.mmap | bytearray) -> None:
+        self._chunks = chunks
+        self._memory = memory
+
+    def offsets(self) -> list[int]:
+        """Return the offsets of missing bytes that are requested."""
+        chunks = self._chunks
+        requested = [request - 1 for request in self.slots() if 0 < request <= len(chunks)]
+        starts = [index * chunks.chunk_size + chunks.count(index) for index in requested]
+        return [
+            start for index, start in zip(requested, starts, strict=True) if start < chunks.span(index).stop
+        ]
+
+    def slots(self) -> Sequence[int]:
+        """Return the requests, each 1 + a chunk, or 0."""
+        stored: Sequence[int] = REQUESTS.unpack_from(self._memory, REQUESTS_AT)
+        return [each & ~WHOLE_REQUESTED for each in stored]
+
+    def whole(self) -> bool:
+        """Return whether a reader that waits reads the whole blob."""
+        return any(each & WHOLE_REQUESTED for each in REQUESTS.unpack_from(self._memory, REQUESTS_AT))
 
 
 def _chunk_count(size: int, chunk_size: int) -> int:

@@ -111,7 +111,7 @@ class GrowingFile:
         For a blob that is read by ranges: its index is at its end, and most of it may never come.
         """
         waits = any(offset >= self._last_chunk for offset in self._waiting.values())
-        if (waits or len(self.chunks) in self.chunks.requests()) and self.chunks.release_tail():
+        if (waits or len(self.chunks) in self.chunks.requests.slots()) and self.chunks.release_tail():
             self.wake_readers()
 
     def open_reader(self) -> BinaryIO | None:
@@ -128,7 +128,7 @@ class GrowingFile:
 
     def remote_requests(self) -> tuple[list[int], bool]:
         """Return the offsets that readers of other processes wait at, and whether one reads all of it."""
-        return self.chunks.requested_offsets(), self.chunks.whole_requested()
+        return self.chunks.requests.offsets(), self.chunks.requests.whole()
 
     async def wait_for_reader(self) -> None:
         """Wait until a reader waits."""
@@ -140,7 +140,7 @@ class GrowingFile:
 
     def awaited_offsets(self) -> list[int]:
         """Return the offsets that readers wait at, here and in other processes."""
-        return sorted([*self._waiting.values(), *self.chunks.requested_offsets()])
+        return sorted([*self._waiting.values(), *self.chunks.requests.offsets()])
 
     def fail(self, error: Exception, *, corrupt: bool = False) -> None:
         """Tell the readers why no more bytes will come; `corrupt`: present bytes must not be sent either."""

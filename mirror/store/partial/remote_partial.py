@@ -69,7 +69,8 @@ class RemotePartial:
         There are REQUEST_SLOTS places. Two processes that have the same one overwrite each other in turns.
         """
         request = 0 if offset is None else offset // self.chunks.chunk_size + 1
-        if request == self._requested and (not request or self.chunks.requests()[self._slot] == request):
+        slots = self.chunks.requests.slots
+        if request == self._requested and (not request or slots()[self._slot] == request):
             return
         self._requested = request
         stored = request | WHOLE_REQUESTED if request and whole else request

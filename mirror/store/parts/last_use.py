@@ -42,7 +42,7 @@ class LastUse:
         """
         used, self.used = self.used, {}
         used.update(dict.fromkeys(self.reading, time.time()))
-        if not used or not (missing := await self._executor.run(self._folder.blobs.touch, used)):
+        if not used or not (missing := await self._executor.run(self._folder.blobs.table.touch, used)):
             return
         if missing := [each for each in missing if each not in self.reading]:
             await self._executor.run(self._folder.writer.restore, self._memory.copies(missing), missing)

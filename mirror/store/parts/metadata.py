@@ -8,6 +8,7 @@ from mirror.store.links.link_store import LinkStore
 from mirror.store.links.visibility_store import VisibilityStore
 from mirror.store.memory_cache import MemoryCache
 from mirror.store.metadata.index import ReferrersEntry, TagEntry
+from mirror.store.metadata.listings import gone_tags
 from mirror.store.retrying import RetryingDisk
 
 
@@ -61,7 +62,7 @@ class FolderMetadata:
         """Return the tags, in order, that are kept although they are gone upstream. StoreError."""
 
         def find() -> list[tuple[str, TagEntry]]:
-            found, has = self._folder.index.gone_tags(repository), self._folder.reader.has
+            found, has = gone_tags(self._folder.index, repository), self._folder.reader.has
             return [(name, entry) for name, entry in found if has(Digest.parse(entry.digest))]
 
         return await self._executor.run(find)

@@ -119,7 +119,7 @@ def _evicted(
     for each in sorted(own, key=lambda blob: (blob.size <= SMALL_BYTES, blob.last_use)):
         if excess <= 0:
             return
-        if each.digest not in guard and folder.blobs.evict_one(each.digest, remove=remove):
+        if each.digest not in guard and folder.blobs.evictions.evict_one(each.digest, remove=remove):
             excess -= each.size
             yield EvictedBlob(Digest.parse(each.digest), each.size, EvictionReason.SHARE)
 
@@ -128,7 +128,7 @@ def _held_by(folder: CacheDirectory, repository: Repository) -> Iterator[_Held]:
     counts, after = ReferenceCounts(folder.index), ""
     while links := folder.index.links(repository, after, ROWS):
         after = str(links[-1][0])
-        here = folder.blobs.sizes_and_last_use(str(digest) for digest, _, _ in links)
+        here = folder.blobs.table.sizes_and_last_use(str(digest) for digest, _, _ in links)
         linked = counts.links(here)
         for digest, (size, last_use) in here.items():
             yield _Held(digest, size, last_use, linked.get(digest, 1))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 
-from mirror.store.series.savings_book import Amounts, Place
+from mirror.store.metadata.savings_book import Amounts, Place
 from mirror.web.activity.entries import EndedRequest
 
 DAY = 24 * 3600

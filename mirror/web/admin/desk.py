@@ -12,7 +12,7 @@ import msgspec
 from mirror.config.schema import Config
 from mirror.manage.management import Management
 from mirror.service.service import Service
-from mirror.store.series.savings_book import SAVING_ERRORS, SavingsBook
+from mirror.store.metadata.savings_book import SAVING_ERRORS, SavingsBook
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
 from mirror.web.activity.activity import TRAFFIC_SECONDS, Activity

@@ -121,7 +121,7 @@ def test_gc_removes_garbage(cache: str) -> None:
     assert "no garbage" in done.stderr
     folder = open_folder(Path(cache))
     digest = put_blob(folder, b"of nobody")
-    folder.blobs.touch({digest: 1.0})
+    folder.blobs.table.touch({digest: 1.0})
     folder.close()
     found = json.loads(run("gc", "--cache-dir", cache, "--dry-run", "--json").stdout)
     assert found == {

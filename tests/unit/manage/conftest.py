@@ -19,7 +19,7 @@ def cache(tmp_path: Path) -> Path:
         put_image(folder, X, "1", [b"a" * 2000, b"b" * 3000])
         put_image(folder, X, "2", [b"a" * 2000])
         put_image(folder, Y, "1", [b"c" * 1000])
-        folder.blobs.touch({put_blob(folder, b"of nobody"): 1.0})
+        folder.blobs.table.touch({put_blob(folder, b"of nobody"): 1.0})
     return tmp_path / "cache"
 
 

@@ -26,7 +26,7 @@ def test_disk_usage_counts_shared_blobs_once(tmp_path: Path) -> None:
     assert shares[str(Z)].shared == 1000
     assert shares["docker.io"].shared == shares["quay.io"].shared == 10_000
     assert shares[str(X)].own + shares[str(Z)].own + 1000 == shares["docker.io"].own
-    assert shares["docker.io"].own + shares["quay.io"].own + 10_000 == folder.blobs.size()
+    assert shares["docker.io"].own + shares["quay.io"].own + 10_000 == folder.blobs.table.size()
     assert shares["docker.io"].blobs == 7
     matching = {each.name: each for each in DiskUsage(folder).matching(ImagePattern("docker.io/*"))}
     assert matching == {name: shares[name] for name in (str(X), str(Z))}

@@ -74,7 +74,7 @@ def test_garbage_collection_enforces_shares(folder: CacheDirectory) -> None:
     put_image(folder, X, "1", layers)
     put_image(folder, Y, "1", [b"y" * 30_000])
     for number, layer in enumerate(layers, 1):
-        folder.blobs.touch({Digest.of(layer): float(number)})
+        folder.blobs.table.touch({Digest.of(layer): float(number)})
     assert collect(folder) == {}
     folder.rules = (CacheRuleSettings.model_validate({"repositories": str(X), "max_share": "50%"}),)
     assert collect(folder) == {garbage_collector.SHARE: 1}
@@ -100,7 +100,7 @@ def test_garbage_collection_that_fails_tells_of_its_removals(folder: CacheDirect
     for repository in (X, Y):
         for each in put_image(folder, repository, "1", [str(repository).encode()]):
             folder.blobs.remove(each)
-    folder.index.query(
+    folder.index.database.query(
         "CREATE TRIGGER refuse BEFORE DELETE ON Cache WHEN OLD.key LIKE 'link:quay.io%'"
         " BEGIN SELECT RAISE(ABORT, 'refused'); END"
     )
@@ -110,7 +110,7 @@ def test_garbage_collection_that_fails_tells_of_its_removals(folder: CacheDirect
     assert folder.index.repositories("", "", 9) == [str(Y)]
     assert folder.epoch.removals() != before[0]
     assert folder.epoch.pin_changes() != before[1]
-    folder.index.query("DROP TRIGGER refuse")
+    folder.index.database.query("DROP TRIGGER refuse")
 
 
 def test_garbage_collection_goes_by_the_quota(folder: CacheDirectory) -> None:

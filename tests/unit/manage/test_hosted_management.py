@@ -93,7 +93,7 @@ def test_garbage_of_pushes_is_collected(folder: CacheDirectory, dry_run: bool) -
     unnamed, left = add(folder, b"unnamed"), add(folder, b"left by a crash")
     HostedIndex(folder).link_blob(APP, unnamed, 7)
     assert list(GarbageCollector(folder, dry_run=dry_run).items()) == []
-    folder.blobs.touch({each: time.time() - 7200 for each in (unnamed, left)})
+    folder.blobs.table.touch({each: time.time() - 7200 for each in (unnamed, left)})
     items = list(GarbageCollector(folder, dry_run=dry_run, now=time.time() + 7200).items())
     assert {(each.kind, each.name, each.size) for each in items} == {
         (UNNAMED, f"office/app@{unnamed}", 7),

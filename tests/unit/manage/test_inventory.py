@@ -46,7 +46,7 @@ def test_inventory_of_a_complete_image(folder: CacheDirectory) -> None:
     (found,) = listed(folder).values()
     assert (found.reference, found.digest) == ("docker.io/library/x:1", image[0])
     assert (found.platforms, found.missing, found.pinned) == (("linux/amd64",), (), False)
-    assert found.size == folder.blobs.size()
+    assert found.size == folder.blobs.table.size()
     assert found.shared == 0
     assert found.last_used == pytest.approx(LONG_AGO)
 
@@ -131,7 +131,7 @@ def test_inventory_counts_signatures_for_their_image(folder: CacheDirectory) -> 
     (root, *_) = put_image(folder, X, "1", [b"a"])
     signature = put_signature(folder, X, root)
     (found,) = listed(folder).values()
-    assert found.size == folder.blobs.size()
+    assert found.size == folder.blobs.table.size()
     folder.blobs.remove(signature[2])
     assert listed(folder)["docker.io/library/x:1"].missing == ()
     put_signature(folder, Y, root)

@@ -24,10 +24,10 @@ def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
 def remove(folder: CacheDirectory, pattern: str, *, forced: bool = False) -> list[RemovalStep]:
     """Remove images; the steps must be those that were announced."""
     images = ImagePattern.parse(pattern)
-    said, before = list(ImageRemoval(folder, images, forced=forced).steps()), folder.blobs.size()
+    said, before = list(ImageRemoval(folder, images, forced=forced).steps()), folder.blobs.table.size()
     done = list(ImageRemoval(folder, images, forced=forced).carry_out())
     assert done == said
-    assert sum(step.freed for step in done) == before - folder.blobs.size()
+    assert sum(step.freed for step in done) == before - folder.blobs.table.size()
     return done
 
 

@@ -9,7 +9,7 @@ X = Repository("docker.io", "library/x")
 
 
 def test_cache_directory_has_the_same_content_when_it_is_opened_again(tmp_path: Path) -> None:
-    """What its parts have written is there for the parts of the next one."""
+    """Content and index that one has written are there for the next one."""
     folder = open_folder(tmp_path / "cache")
     image = put_image(folder, X, "1", [b"a"])
     folder.close()

@@ -55,7 +55,7 @@ def small(tmp_path: Path) -> Iterator[CacheDirectory]:
 def test_eviction_removes_least_recently_used_first(small: CacheDirectory, tmp_path: Path) -> None:
     """An adoption returns the excess, and an eviction removes the oldest blobs until the rest fits."""
     digests = [put(small, tmp_path, bytes([number]) * 300)[0] for number in range(3)]
-    small.blobs.touch({digest: LONG_AGO + number for number, digest in enumerate(digests)})
+    small.blobs.table.touch({digest: LONG_AGO + number for number, digest in enumerate(digests)})
     last, excess = put(small, tmp_path, bytes(400))
     assert excess == 300
     assert [each.digest for each in small.evictor.evict()] == digests[:1]
@@ -68,7 +68,7 @@ def test_eviction_takes_blobs_in_use_last(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, max_size=2 * SMALL_BYTES)
     data = [bytes([number]) * (SMALL_BYTES + 1) for number in range(4)]
     old, read, idle, last = (put(folder, tmp_path, each)[0] for each in data)
-    folder.blobs.touch({old: LONG_AGO})
+    folder.blobs.table.touch({old: LONG_AGO})
     reader = folder.blobs.open(read)
     assert reader is not None
     with reader.file:
@@ -146,10 +146,10 @@ def test_eviction_spares_blobs_for_a_partial_that_no_quota_can_hold(tmp_path: Pa
     folder = folder_with(tmp_path, max_size=90_000)
     large = interrupted(folder, 1)
     digest, _ = put(folder, tmp_path, b"1" * 10_000)
-    folder.blobs.touch({digest: LONG_AGO})
+    folder.blobs.table.touch({digest: LONG_AGO})
     assert [each.digest for each in folder.evictor.evict()] == [digest]  # a running fill is spared
     digest, _ = put(folder, tmp_path, b"2" * 10_000)
-    folder.blobs.touch({digest: LONG_AGO})
+    folder.blobs.table.touch({digest: LONG_AGO})
     large.release()
     assert folder.evictor.evict() == []
     assert (folder.blobs.has(digest), large.data_path.exists()) == (True, False)
@@ -160,7 +160,7 @@ def test_eviction_by_age_spares_blobs_in_use(tmp_path: Path) -> None:
     """Age removes no blob that was used a moment ago, however short `max_age` is."""
     folder = folder_with(tmp_path, max_age=1)
     digest, _ = put(folder, tmp_path, b"data")
-    folder.blobs.touch({digest: time.time() - IN_USE / 2})
+    folder.blobs.table.touch({digest: time.time() - IN_USE / 2})
     assert folder.evictor.evict() == []
     folder.close()
 
@@ -217,7 +217,7 @@ def test_eviction_by_age_removes_unused_blobs(tmp_path: Path) -> None:
     """An unused blob goes by age even though there is room."""
     folder = folder_with(tmp_path, max_age=3600)
     old, young = (put(folder, tmp_path, data)[0] for data in (b"old", b"young"))
-    folder.blobs.touch({old: time.time() - 3700, young: time.time() - 3500})
+    folder.blobs.table.touch({old: time.time() - 3700, young: time.time() - 3500})
     assert folder.evictor.evict() == [EvictedBlob(old, 3, EvictionReason.AGE)]
     folder.close()
 
@@ -304,7 +304,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def put_unused(folder: CacheDirectory, place: Path, number: int) -> Digest:
     """Adopt a blob of a megabyte that is the first to go; on the disk of the folder, where a fill writes."""
     digest, _ = put(folder, place, bytes([number]) * MIB)
-    folder.blobs.touch({digest: LONG_AGO + number})
+    folder.blobs.table.touch({digest: LONG_AGO + number})
     return digest
 
 
@@ -325,7 +325,7 @@ def test_room_is_judged_when_a_running_eviction_is_over(disk: Path) -> None:
     folder, other = folder_with(disk), folder_with(disk)
     digest = put_unused(folder, disk, 1)
     fill_up(disk / "others")
-    row = folder.blobs.row(str(digest))
+    row = folder.blobs.table.row(str(digest))
     assert row is not None
     with ThreadPoolExecutor(1) as pool:
         with folder.evictor.lock(), lock_if_unread(folder.blobs.folder / row.name) as unread:
@@ -350,7 +350,7 @@ def full_of_old_blobs(tmp_path: Path, count: int = 100) -> tuple[CacheDirectory,
     folder = folder_with(tmp_path, max_size=10 * count)
     digests = [put(folder, tmp_path, b"%10d" % number)[0] for number in range(count)]
     day_ago = time.time() - 24 * 3600
-    folder.blobs.touch({digest: day_ago + number for number, digest in enumerate(digests)})
+    folder.blobs.table.touch({digest: day_ago + number for number, digest in enumerate(digests)})
     return folder, digests
 
 
@@ -365,7 +365,7 @@ def test_eviction_keeps_headroom_of_unused_blobs(tmp_path: Path) -> None:
 def test_eviction_makes_no_headroom_of_blobs_used_lately(tmp_path: Path) -> None:
     """A blob that is read stays too: a prefetch is worth less than any of them."""
     folder, digests = full_of_old_blobs(tmp_path)
-    folder.blobs.touch(dict.fromkeys(digests[1:], time.time() - UNUSED_SECONDS / 2))
+    folder.blobs.table.touch(dict.fromkeys(digests[1:], time.time() - UNUSED_SECONDS / 2))
     reader = folder.blobs.open(digests[0])
     assert reader is not None
     with reader.file:

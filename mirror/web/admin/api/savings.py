@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from mirror.store.series.savings_book import SAVING_ERRORS, Amounts, SavingsBook
+from mirror.store.metadata.savings_book import SAVING_ERRORS, Amounts, SavingsBook
 from mirror.web.activity.savings_counter import DAY
 from mirror.web.admin.api.operation import ApiError, Audience, Operation
 from mirror.web.admin.desk import Desk

@@ -17,7 +17,7 @@ from mirror.bundle.plan import make_plan
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory
-from mirror.store.hosted.hosted_queries import HostedQueries
+from mirror.store.metadata.hosted_queries import HostedQueries
 from tests.contract.hosting import hosting
 from tests.fakes.bundles import Shelf, two_platforms
 from tests.running import serving

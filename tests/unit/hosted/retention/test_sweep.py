@@ -118,7 +118,7 @@ async def test_pull_keeps_an_image(registry: HostedRegistry) -> None:
     await push_image(registry, APP, "1", [b"one"])
     used = await push_image(registry, APP, "2", [b"two"])
     moment = time.time() + 4 * HOUR
-    await registry.store.read(registry.store.folder.blobs.touch, {used: moment})
+    await registry.store.read(registry.store.folder.blobs.table.touch, {used: moment})
     found = await swept(registry, keep_last=0, keep_pulled="2h")
     assert [name for name, _ in found.tags] == ["1"]
 

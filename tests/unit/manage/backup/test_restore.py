@@ -21,8 +21,8 @@ from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.reference import Tag
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError
+from mirror.store.metadata.savings_book import Amounts, SavingsBook
 from mirror.store.recovery import RESTORING
-from mirror.store.series.savings_book import Amounts, SavingsBook
 from mirror.store.tokens.token_store import TokenStore
 from mirror.util.callbacks import ignore
 from tests.hosting import APP, CONFIG, OTHER, hosted_of, manifest_of, office, push_image
@@ -112,7 +112,7 @@ async def test_backup_restores_what_was_pushed_and_what_operators_made(tmp_path:
         registry = hosted_of(running)
         manifests = len(manifest_of([b"shared", LARGE])) + len(manifest_of([b"shared"]))
         held = len(CONFIG) + len(b"shared") + len(LARGE) + manifests
-        assert await registry.store.held(["office"]) == {"office": held}
+        assert await registry.store.room.held(["office"]) == {"office": held}
 
         def look() -> None:
             folder = registry.store.folder

@@ -117,7 +117,7 @@ def test_export_is_written_by_one_process(folder: CacheDirectory, tmp_path: Path
 def test_export_ends_at_a_blob_that_is_wrong_on_the_disk(folder: CacheDirectory, tmp_path: Path) -> None:
     """Nothing is left to go on with: the blob's bytes would stay wrong."""
     (target,) = targets("out.tar", complete(folder, "x:1"))
-    row = folder.blobs.row(str(Digest.of(LAYERS[2])))
+    row = folder.blobs.table.row(str(Digest.of(LAYERS[2])))
     assert row is not None
     path = folder.blobs.folder / row.name
     os.chmod(path, 0o600)

@@ -11,7 +11,7 @@ from diskcache.core import MODE_PICKLE
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.diskcache_disk import AdoptingDisk, VerifiedFile
-from mirror.store.database import PlainDisk
+from mirror.store.metadata.database import PlainDisk
 
 TRAP: list[str] = []
 

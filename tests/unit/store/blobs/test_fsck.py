@@ -10,9 +10,9 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs import fsck
-from mirror.store.blobs.entries import BlobRow
 from mirror.store.blobs.fsck import Damage, Finding, Fsck, FsckCursor
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.metadata.blob_table import BlobRow
 from tests.unit.store.blobs.test_blobs import file_of
 from tests.unit.store.test_eviction import put
 
@@ -92,7 +92,7 @@ def test_fsck_adds_a_missing_entry(folder: CacheDirectory) -> None:
     """An intact file gets an entry, a corrupt one goes to quarantine; a young one is skipped."""
     digest, other = Digest.of(b"two"), Digest.of(b"one")
     for each in (digest, other):
-        (row,) = [row for row in folder.blobs.rows("", 9) if row.digest == str(each)]
+        (row,) = [row for row in folder.blobs.table.rows("", 9) if row.digest == str(each)]
         folder.blobs.drop_entry(row)
     wrong = corrupt_file(folder, b"one", b"eno")
     names = {each.relative_to(folder.path / "blobs") for each in (wrong, file_of(folder.path, digest))}
@@ -115,7 +115,7 @@ def test_fsck_adds_a_missing_entry(folder: CacheDirectory) -> None:
 def test_fsck_skips_young_files(folder: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file comes before its entry (invariant 8)."""
     monkeypatch.setattr(fsck, "GRACE_SECONDS", 60.0)
-    for row in folder.blobs.rows("", 9):
+    for row in folder.blobs.table.rows("", 9):
         folder.blobs.drop_entry(row)
     assert run(folder, repair=True) == []
 
@@ -151,7 +151,7 @@ def test_fsck_checks_suspicions_twice(folder: CacheDirectory) -> None:
     checked = Fsck(folder.path / "blobs", folder.blobs, FsckCursor(), repair=True)
     steps = checked.steps()
     next(steps)
-    folder.blobs.evict(time.time() + 1, None, [])
+    folder.blobs.evictions.evict(time.time() + 1, None, [])
     assert [step.finding for step in steps if step.finding] == []
 
 

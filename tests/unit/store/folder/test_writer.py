@@ -28,7 +28,7 @@ def test_adopt_syncs_large_blobs_only(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def fail_at(folder: CacheDirectory, prefix: str) -> None:
     """Let the index's database refuse to remove rows whose keys begin with `prefix`."""
-    folder.index.query(
+    folder.index.database.query(
         "CREATE TRIGGER refuse BEFORE DELETE ON Cache WHEN OLD.key LIKE"
         f" '{prefix}%' BEGIN SELECT RAISE(ABORT, 'refused'); END"
     )

@@ -11,7 +11,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs.diskcache_disk import VerifiedFile
-from mirror.store.errors import NoRoom, StoreError
+from mirror.store.errors import StoreError
 from mirror.store.health import Capability
 from mirror.store.hosted.errors import ContentMissing
 from mirror.store.hosted.hosted_store import HostedStore
@@ -91,12 +91,6 @@ async def test_failing_index_is_no_miss(hosted: HostedStore, store: Store) -> No
         await hosted.manifest(APP, Digest.of(b"x"))
 
 
-async def test_room_is_refused_before_the_body(hosted: HostedStore) -> None:
-    await hosted.check_room(APP, 1000, NO_QUOTAS)
-    with pytest.raises(NoRoom):
-        await hosted.check_room(APP, 2**62, NO_QUOTAS)
-
-
 async def test_pushes_at_once_keep_a_blob_once(hosted: HostedStore) -> None:
     """Twenty uploads of one base: one file, and one entry."""
     data, digest = b"base", Digest.of(b"base")
@@ -126,4 +120,4 @@ async def test_pushes_of_manifests_are_written_together(hosted: HostedStore) -> 
     tags = await hosted.tags(APP, "", 100)
     assert tags == sorted(f"t{n}" for n in range(20) if n % 5)
     size, _ = await hosted.read(hosted.folder.blobs.retention.totals)
-    assert (await hosted.held(["office"])) == {"office": size}
+    assert (await hosted.room.held(["office"])) == {"office": size}

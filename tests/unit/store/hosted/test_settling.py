@@ -49,7 +49,7 @@ class Place:
         shutil.copytree(self.path, self._copy)
 
     def file(self, data: bytes) -> Path:
-        row = self.folder.blobs.row(str(Digest.of(data)))
+        row = self.folder.blobs.table.row(str(Digest.of(data)))
         assert row is not None
         return self.folder.blobs.folder / row.name
 

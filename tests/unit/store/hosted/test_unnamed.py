@@ -59,7 +59,7 @@ def test_unreadable_manifest_keeps_the_blobs_of_its_repository(folder: CacheDire
     layer, manifest = add(folder, b"layer"), add(folder, b"{}")
     index.link_blob(APP, layer, 5)
     index.put_manifest(PushedManifest(APP, manifest, b"{}", OCI_MANIFEST))
-    row = folder.blobs.row(str(manifest))
+    row = folder.blobs.table.row(str(manifest))
     assert row is not None
     folder.blobs.drop_entry(row)
     assert unnamed(folder, 2 * UNNAMED_SECONDS) == set()
@@ -103,5 +103,5 @@ def link(folder: CacheDirectory, index: HostedIndex, data: bytes) -> Digest:
         with suppress(BlobLost):
             index.link_blob(APP, digest, len(data))
             statement = "UPDATE Cache SET store_time = store_time - 7200 WHERE key = ?"
-            folder.index.query(statement, (f"link:{APP}@{digest}",))
+            folder.index.database.query(statement, (f"link:{APP}@{digest}",))
             return digest

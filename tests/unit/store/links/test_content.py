@@ -60,7 +60,7 @@ def test_entry_of_a_file_that_was_found_is_of_unknown_origin(tmp_path: Path) -> 
     """After the loss of the entries nothing tells how a blob came."""
     folder = CacheDirectory(tmp_path / "cache")
     folder.writer.put_small_blob(LAYER, DATA, Origin.PUBLIC)
-    row = folder.blobs.row(str(LAYER))
+    row = folder.blobs.table.row(str(LAYER))
     assert row is not None
     folder.blobs.drop_entry(row)
     folder.blobs.add_entry(row)

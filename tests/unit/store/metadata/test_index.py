@@ -109,17 +109,6 @@ def test_index_keeps_marks_of_what_is_gone_upstream(index: Index) -> None:
     assert index.link(X, D) == later
 
 
-def test_index_lists_tags_that_are_gone_upstream(index: Index) -> None:
-    """The list is in order, and has those of this repository only."""
-    entry = TagEntry(str(D), "type", 5, 1.0)
-    kept = TagEntry(str(D), "type", 5, 1.0, gone=Gone(3.0, 4.0))
-    for name, each in (("b", kept), ("a", kept), ("c", entry)):
-        index.put_tag(X, Tag(name), each)
-    index.put_tag(Y, Tag("d"), kept)
-    index.put_tag(X, Tag("e", ("odd/type",)), kept)
-    assert index.gone_tags(X) == [("a", kept), ("b", kept)]
-
-
 def test_index_keeps_long_referrers_lists(index: Index) -> None:
     """A list that does not fit into a row is kept too."""
     manifests = [{"digest": f"sha256:{number:064}", "annotations": {"x": "y" * 100}} for number in range(500)]

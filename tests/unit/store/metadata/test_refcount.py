@@ -48,7 +48,7 @@ def test_refcount_follows_the_index(index: Index) -> None:
 
 def test_refcount_uses_an_index(index: Index) -> None:
     """An SQL index of ours finds the links: with a million links it takes no longer."""
-    plan = index.query(f"EXPLAIN QUERY PLAN {COUNT % '?'}", [str(A)])
+    plan = index.database.query(f"EXPLAIN QUERY PLAN {COUNT % '?'}", [str(A)])
     assert plan[0][-1] == "SEARCH Cache USING INDEX Cache_linked (<expr>=?)"
 
 

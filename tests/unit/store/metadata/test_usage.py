@@ -27,7 +27,7 @@ def test_sums_of_earlier_days_are_removed(index: Index) -> None:
     UsageBook(index).add(9, {"a": 10})
     book = UsageBook(index)
     assert book.add(10, {"a": 1}) == {"a": 1}
-    keys = [key for (key,) in index.query("SELECT key FROM Cache WHERE key LIKE 'usage:%'")]
+    keys = [key for (key,) in index.database.query("SELECT key FROM Cache WHERE key LIKE 'usage:%'")]
     assert keys == ["usage:00000010:a"]
 
 

@@ -35,10 +35,3 @@ def test_public_marks_between_names(index: Index) -> None:
     for name in ("a", "b", "c"):
         marks.put(Repository("quay.io", name), PublicMark(1.0))
     assert set(marks.between("quay.io/a", "quay.io/b")) == {"quay.io/a", "quay.io/b"}
-
-
-def test_public_marks_are_pruned_with_what_upstreams_can_tell_again(index: Index) -> None:
-    PublicRepositories(index).put(APP, PublicMark(1.0))
-    rows = index.oldest_about_digests(0, 1e12)
-    assert index.remove_rows(rows) == 1
-    assert PublicRepositories(index).mark(APP) is None

@@ -70,13 +70,13 @@ def test_remote_partial_requests_missing_bytes(partial: Partial, followed: Remot
     assert partial.chunks is not None
     record(partial, 50, 3)
     followed.request(57)
-    assert partial.chunks.requested_offsets() == [53]
+    assert partial.chunks.requests.offsets() == [53]
     record(partial, 53, 7)
-    assert partial.chunks.requested_offsets() == []
+    assert partial.chunks.requests.offsets() == []
     followed.request(99)
-    assert partial.chunks.requested_offsets() == [90]
+    assert partial.chunks.requests.offsets() == [90]
     followed.request(None)
-    assert partial.chunks.requested_offsets() == []
+    assert partial.chunks.requests.offsets() == []
 
 
 def test_remote_partial_repeats_an_overwritten_request(
@@ -88,10 +88,10 @@ def test_remote_partial_repeats_an_overwritten_request(
     assert partial.chunks is not None
     followed.request(20)
     other.request(30)
-    assert partial.chunks.requested_offsets() == [30]
+    assert partial.chunks.requests.offsets() == [30]
     followed.refresh()
     followed.request(20)
-    assert partial.chunks.requested_offsets() == [20]
+    assert partial.chunks.requests.offsets() == [20]
     other.close()
 
 

@@ -33,7 +33,7 @@ def ruled(folder: CacheDirectory, **limits: object) -> None:
 def used(folder: CacheDirectory, *layers: bytes) -> None:
     """Note uses, one after another."""
     for number, layer in enumerate(layers, 1):
-        folder.blobs.touch({Digest.of(layer): float(number)})
+        folder.blobs.table.touch({Digest.of(layer): float(number)})
 
 
 def test_first_rule_that_matches_counts(folder: CacheDirectory) -> None:

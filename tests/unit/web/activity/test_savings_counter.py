@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from mirror.store.series.savings_book import Amounts
+from mirror.store.metadata.savings_book import Amounts
 from mirror.web.activity import savings_counter
 from mirror.web.activity.savings_counter import DAY, SavingsCounter
 from tests.unit.web.activity.test_entries import ENDED

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.database import Database
+from mirror.store.metadata.database import Database
 
 
 @pytest.fixture

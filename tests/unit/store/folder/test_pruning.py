@@ -8,9 +8,9 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory
-from mirror.store.metadata import pruning
+from mirror.store.folder import pruning
+from mirror.store.folder.pruning import IN_USE, PAUSE, IndexPruner, index_limit
 from mirror.store.metadata.index import Link, ReferrersEntry, TagEntry
-from mirror.store.metadata.pruning import IN_USE, PAUSE, IndexPruner, index_limit
 from tests.fakes.cached import X, open_folder, put_image
 
 MADE_UP = Repository("u.test", "made/up")
@@ -51,10 +51,10 @@ def test_index_above_its_bound_loses_what_is_not_here(
     root, *blobs = put_image(folder, X, "t", [b"layer"])
     digests = flood(folder, 1500)
     folder.index.put_tag(MADE_UP, Tag("t"), TagEntry(str(digests[0]), "a/b", 7, 1.0))
-    before = folder.index.size()
+    before = folder.index.database.size()
     monkeypatch.setattr(pruning, "BASE_BYTES", 0)
     assert IndexPruner(folder.index, folder.blobs, Clock()).run() > 1000
-    assert folder.index.size() < before - 500_000
+    assert folder.index.database.size() < before - 500_000
     assert folder.index.referrers(MADE_UP, digests[0]) is None
     assert folder.index.tag(MADE_UP, Tag("t")) is not None
     assert all(folder.index.link(X, each) is not None for each in (root, *blobs))
@@ -63,7 +63,7 @@ def test_index_above_its_bound_loses_what_is_not_here(
 def test_index_within_its_bound_stays(folder: CacheDirectory) -> None:
     """Links to what is not here save requests as long as there is room for them."""
     flood(folder, 100)
-    assert folder.index.size() < index_limit(folder.blobs)
+    assert folder.index.database.size() < index_limit(folder.blobs)
     assert IndexPruner(folder.index, folder.blobs, Clock()).run() == 0
     assert links(folder) == 100
 

@@ -8,7 +8,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import BlobStore
 from mirror.store.blobs.diskcache_disk import VerifiedFile
-from mirror.store.blobs.entries import BlobRow
+from mirror.store.metadata.blob_table import BlobRow
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def add(blobs: BlobStore, data: bytes, *, retained: bool = False) -> str:
 def test_retained_blobs_are_never_evicted(blobs: BlobStore) -> None:
     """Neither order of use, nor excess, nor a share makes a retained blob go."""
     kept, gone = add(blobs, b"kept", retained=True), add(blobs, b"gone")
-    blobs.touch({Digest.parse(kept): 1.0, Digest.parse(gone): 2.0})
-    assert [str(each.digest) for each in blobs.evict(3.0, None, (), remove=False).evicted] == [gone]
-    assert [str(each.digest) for each in blobs.evict(3.0, None, ()).evicted] == [gone]
-    assert not blobs.evict_in_use(0.0, 100, (), 0)
-    assert not blobs.evict_one(kept)
+    blobs.table.touch({Digest.parse(kept): 1.0, Digest.parse(gone): 2.0})
+    assert [str(each.digest) for each in blobs.evictions.evict(3.0, None, (), remove=False).evicted] == [gone]
+    assert [str(each.digest) for each in blobs.evictions.evict(3.0, None, ()).evicted] == [gone]
+    assert not blobs.evictions.evict_in_use(0.0, 100, (), 0)
+    assert not blobs.evictions.evict_one(kept)
     assert blobs.has(Digest.parse(kept))
 
 
@@ -55,7 +55,7 @@ def test_retention_begins_and_ends(blobs: BlobStore) -> None:
     assert blobs.retention.retained_after("", 10) == [digest]
     blobs.retention.release([digest])
     assert not blobs.retention.retained_among([digest])
-    assert blobs.evict_one(digest)
+    assert blobs.evictions.evict_one(digest)
 
 
 def test_retained_bytes_are_counted(blobs: BlobStore) -> None:
@@ -67,7 +67,7 @@ def test_retained_bytes_are_counted(blobs: BlobStore) -> None:
     blobs.retention.release([first])
     assert blobs.retention.totals() == (5, 1)
     assert not blobs.remove(Digest.parse(second))
-    row = blobs.row(second)
+    row = blobs.table.row(second)
     assert row is not None
     blobs.drop_entry(row)
     assert blobs.retention.totals() == (0, 0)
@@ -78,7 +78,7 @@ def test_new_entries_are_retained_if_hosted_repositories_link_them(blobs: BlobSt
     linked = {str(Digest.of(b"linked"))}
     blobs.retention.hosted_among = linked.intersection
     assert blobs.retention.retained_among([add(blobs, b"linked"), add(blobs, b"other")]) == linked
-    row = blobs.row(next(iter(linked)))
+    row = blobs.table.row(next(iter(linked)))
     assert row is not None
     blobs.drop_entry(row)
     blobs.add_entry(BlobRow(row.digest, row.name, row.size))

@@ -8,7 +8,7 @@ can be evicted. `registry-mirror gc` and `verify` put the first right (`store.ho
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from mirror.store.database import Database
+from mirror.store.metadata.database import Database
 
 # A table and triggers count what is retained: the quota asks for the sum at each adoption.
 SCHEMA = (

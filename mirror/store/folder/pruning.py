@@ -12,6 +12,7 @@ from collections.abc import Callable
 from mirror.store.blobs.blobs import BlobStore
 from mirror.store.metadata.hosted_names import HostedNames
 from mirror.store.metadata.index import Index
+from mirror.store.metadata.pruned_rows import oldest_about_digests, remove_rows
 
 # Bytes that the index may have: for any cache, and for each blob that is here.
 BASE_BYTES = 64 * 1024 * 1024
@@ -42,21 +43,22 @@ class IndexPruner:
         if now < self._paused_until:
             return 0
         for _ in range(BATCHES):
-            if self._index.size() <= index_limit(self._blobs):
+            if self._index.database.size() <= index_limit(self._blobs):
                 break
-            rows = self._index.oldest_about_digests(self._after, now - IN_USE)
+            rows = oldest_about_digests(self._index, self._after, now - IN_USE)
             if not rows:
                 self._after, self._paused_until = 0, now + PAUSE
                 break
             self._after = rows[-1].number
-            here = self._blobs.sizes_and_last_use({each.digest for each in rows})
+            here = self._blobs.table.sizes_and_last_use({each.digest for each in rows})
             hosted = tuple(f"{name}/" for name in self._names.all())
-            removed += self._index.remove_rows(
+            removed += remove_rows(
+                self._index,
                 [
                     each
                     for each in rows
                     if each.digest not in here and not each.key.partition(":")[2].startswith(hosted)
-                ]
+                ],
             )
         return removed
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.series import savings_book
-from mirror.store.series.savings_book import DETAILED, FILE, KEPT, Amounts, SavingsBook
+from mirror.store.metadata import savings_book
+from mirror.store.metadata.savings_book import DETAILED, FILE, KEPT, Amounts, SavingsBook
 
 TODAY = 20_000
 

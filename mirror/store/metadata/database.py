@@ -122,6 +122,23 @@ class Database:
             self._thread.cache = cache
         return cache
 
+    def query(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run an SQL statement and return its rows."""
+        found: list[tuple[Any, ...]] = self.cache._sql(statement, values).fetchall()
+        return found
+
+    def size(self) -> int:
+        """Return the bytes on the disk, without the write-ahead log."""
+        return int(self.cache.volume())
+
+    def probe(self, *, write: bool) -> None:
+        """Read a row, or begin a write that changes nothing. Raises OSError or sqlite3.Error."""
+        if not write:
+            self.query("SELECT key FROM Cache ORDER BY key LIMIT 1")
+            return
+        with self.cache.transact():
+            self.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
+
     def put_text(self, key: str, text: str) -> None:
         """Write a row of short text, in one statement where diskcache's `set` takes two and a transaction.
 
