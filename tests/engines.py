@@ -37,6 +37,7 @@ class Engine:
     command: list[str]
     port: int
     scheme: str
+    host: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -61,7 +62,7 @@ class Engine:
             env=without_coverage() | {"AWS_EC2_METADATA_DISABLED": "true"},
             start_new_session=True,
         )
-        wait_for(self.port, self.process)
+        wait_for(self.port, self.process, self.host)
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -70,12 +71,12 @@ class Engine:
         self.process.wait()
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes], host: str = "127.0.0.1") -> None:
     """Wait until a program takes connections."""
     end = time.monotonic() + STARTING
     while time.monotonic() < end:
         assert process.poll() is None, f"{process.args!r} has ended with {process.returncode}"
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with suppress(OSError), socket.create_connection((host, port), timeout=1):
             return
         time.sleep(0.02)
     raise AssertionError(f"{process.args!r} does not take connections")
@@ -107,8 +108,8 @@ def found(program: str) -> str:
     return path
 
 
-def seaweedfs(folder: Path) -> Engine:
-    """SeaweedFS with one volume server; without telemetry."""
+def seaweedfs(folder: Path, host: str = "127.0.0.1", volumes: int = 50) -> Engine:
+    """SeaweedFS with one volume server, of so many volumes of 64 MiB; without telemetry."""
     config = folder / "s3.json"
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     actions = ["Admin", "Read", "List", "Tagging", "Write"]
@@ -116,12 +117,12 @@ def seaweedfs(folder: Path) -> Engine:
     config.write_text(json.dumps({"identities": [identity]}))
     ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
     command = [
-        *(found("weed"), "server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}"),
+        *(found("weed"), "server", "-s3", f"-ip={host}", f"-ip.bind={host}", f"-dir={folder}"),
         *(f"-{name}={port}" for name, port in ports.items()),
         *(f"-s3.config={config}", "-master.telemetry=false", "-master.volumeSizeLimitMB=64"),
-        *("-volume.max=50", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-volume.max={volumes}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
     ]
-    return Engine("seaweedfs", command, ports["s3.port"], "s3")
+    return Engine("seaweedfs", command, ports["s3.port"], "s3", host)
 
 
 def moto(folder: Path) -> Engine:
@@ -138,9 +139,9 @@ def rclone(folder: Path) -> Engine:
     return Engine("rclone", command, port, "s3")
 
 
-def redis_server(folder: Path) -> Engine:
+def redis_server(folder: Path, host: str = "127.0.0.1") -> Engine:
     """Redis from Debian, with a password."""
-    return _redis("redis", found("redis-server"), folder)
+    return _redis("redis", found("redis-server"), folder, host)
 
 
 def valkey(folder: Path) -> Engine:
@@ -151,13 +152,13 @@ def valkey(folder: Path) -> Engine:
     return _redis("valkey", str(next(binaries.rglob("valkey-server"))), folder)
 
 
-def _redis(name: str, program: str, folder: Path) -> Engine:
+def _redis(name: str, program: str, folder: Path, host: str = "127.0.0.1") -> Engine:
     port = free_port()
     command = [
-        *(program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"),
+        *(program, "--bind", host, "--port", str(port), "--save", "", "--appendonly", "no"),
         *("--dir", str(folder), "--requirepass", PASSWORD),
     ]
-    return Engine(name, command, port, "redis")
+    return Engine(name, command, port, "redis", host)
 
 
 @contextmanager
@@ -182,7 +183,8 @@ def make_bucket(engine: Engine) -> None:
     end = time.monotonic() + STARTING
     while True:
         try:
-            client.create_bucket(Bucket=BUCKET)
+            with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # of an attempt before
+                client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"1")
             break
         except (BotoCoreError, ClientError) as error:
@@ -199,7 +201,7 @@ def client_of(engine: Engine) -> Any:
 
     return boto3.client(
         "s3",
-        endpoint_url=f"http://127.0.0.1:{engine.port}",
+        endpoint_url=f"http://{engine.host}:{engine.port}",
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
         region_name="us-east-1",
@@ -216,12 +218,12 @@ def settings_of(
         coordinator = store
     else:
         values |= {
-            "endpoint": f"http://127.0.0.1:{store.port}",
+            "endpoint": f"http://{store.host}:{store.port}",
             "access_key": ACCESS_KEY,
             "secret_key": SECRET_KEY,
         }
     if coordinator is not None:
-        values["coordinator"] = f"redis://127.0.0.1:{coordinator.port}/0"
+        values["coordinator"] = f"redis://{coordinator.host}:{coordinator.port}/0"
         values["coordinator_password"] = PASSWORD
     return SharedSettings.model_validate(values | options)
 

@@ -158,6 +158,10 @@ class Site:
         self._place(index.path).write_bytes(data)
         return index
 
+    def image(self, repository: str, sizes: Sequence[int]) -> Image:
+        """Make an image with layers of these sizes, in MiB; equal sizes are the same layer."""
+        return self._image(repository, sizes)
+
     def file(self, blob: Blob) -> Path:
         return self.root / blob.path[1:]
 

@@ -51,7 +51,7 @@ SERVERS = """
         {tags}
     }}
     server {{
-        listen 127.0.0.1:{registry}{tls};
+        listen {address}:{registry}{tls};
         root {site};
         access_log {folder}/registry.log exact;
         location = /token {{
@@ -84,7 +84,7 @@ SERVERS = """
             return 401;
         }}
     }}
-    server {{ listen 127.0.0.1:{cdn}{tls}; root {site}; access_log {folder}/cdn.log exact; }}
+    server {{ listen {address}:{cdn}{tls}; root {site}; access_log {folder}/cdn.log exact; }}
 """
 
 
@@ -125,14 +125,17 @@ class Origin:
 
 
 @contextmanager
-def fast_origin(site: Site, folder: Path, *, secure: bool = False) -> Iterator[Origin]:
+def fast_origin(
+    site: Site, folder: Path, *, secure: bool = False, address: str = "127.0.0.1"
+) -> Iterator[Origin]:
     """Run nginx at full speed on the core of the load: the origin is never the limit. `secure`: over TLS."""
     folder.mkdir()
     registry, cdn = free_port(), free_port()
     authority = Authority(folder, "localhost") if secure else None
-    host = "localhost" if secure else "127.0.0.1"
+    host = "localhost" if secure else address
     servers = SERVERS.format(
         folder=folder,
+        address=address,
         site=site.root,
         registry=registry,
         cdn=cdn,
@@ -146,7 +149,7 @@ def fast_origin(site: Site, folder: Path, *, secure: bool = False) -> Iterator[O
     )
     log = folder / "cdn.log"
     log.touch()
-    with on_core(LOAD_CORE), nginx(folder, servers, cdn):
+    with on_core(LOAD_CORE), nginx(folder, servers, cdn, address=address):
         yield Origin(f"{host}:{registry}", f"{host}:{cdn}", log, authority)
 
 
@@ -170,10 +173,12 @@ def slow_origin(site: Site, folder: Path, line: Line) -> Iterator[Origin]:
         yield Origin(f"127.0.0.1:{registry}", f"127.0.0.1:{cdn}", log)
 
 
-def nginx(folder: Path, servers: str, port: int, connections: int = 4096) -> Process:
+def nginx(
+    folder: Path, servers: str, port: int, connections: int = 4096, *, address: str = "127.0.0.1"
+) -> Process:
     """Return an nginx that is ready when it listens on `port`, for so many connections."""
     config = folder / "nginx.conf"
     config.write_text(
         NGINX.format(folder=folder, servers=servers, connections=connections, files=2 * connections)
     )
-    return Process([program("nginx"), "-c", config], folder / "nginx.out", lambda: listens(port))
+    return Process([program("nginx"), "-c", config], folder / "nginx.out", lambda: listens(port, address))
