@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 import structlog
 from blockbuster import BlockBuster
+from hypothesis import HealthCheck, settings
 
 from mirror.transfer import download
 from mirror.util.log import set_debug
@@ -21,12 +22,17 @@ from tests.fakes.registry import FakeRegistry
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# A busy machine makes generated input no worse: the limits of pytest-timeout are those of these tests too.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 pytest_plugins = [
     "pytester",
     "tests.parallel",
     "tests.programs",
     "tests.e2e.report",
     "tests.e2e.matrix.table",
+    "tests.forked",
     "tests.leftovers",
 ]
 

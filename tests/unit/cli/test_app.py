@@ -13,21 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import COMMANDS
 from tests.leftovers import children
 
 COMMAND = [sys.executable, "-m", "mirror"]
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    """Run a command to its end, in a process of its own."""
+    return COMMANDS.run(list(arguments), {**os.environ, **(env or {})})
 
 
 class Serving:
