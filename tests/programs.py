@@ -37,6 +37,7 @@ PACKAGES = {
     "runc": "runc",
     "skopeo": "skopeo",
     "systemd-analyze": "systemd",
+    "dpkg-deb": "dpkg",
     "unshare": "util-linux",
 }
 

@@ -80,7 +80,7 @@ class Use(Struct):
 
 
 class Meter:
-    """What the processes of a mirror use; their memory, in bytes, each page of it once."""
+    """Meter of the processes of a mirror; of their memory each page counts once, in bytes."""
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
@@ -195,8 +195,10 @@ def test_page_keeps_up_with_docker(storage: Path, tmp_path: Path, short: Path, b
             while not is_done():
                 with meter.reading(closed):
                     time.sleep(PERIOD)
-                with page.open(port), meter.reading(seen):
-                    time.sleep(PERIOD)
+                with page.open(port):
+                    time.sleep(1)  # the first event has everything
+                    with meter.reading(seen):
+                        time.sleep(PERIOD)
                 if shot is not None and shot.ident is None:
                     shot.start()
                     shot.join()
