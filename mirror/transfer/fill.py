@@ -147,11 +147,12 @@ class Fill:
         async with aclosing(download):
             if self._writer is None:
                 download.begin()
-                preparing = self._context.tasks.spawn(self._prepare(partial), name=f"prepare {self._digest}")
+                preparing = self._begin_preparing(partial)
                 try:
                     announced = await download.announced_size()
                 finally:
-                    await run_to_completion(_finished(preparing))
+                    if preparing is not None and not preparing.done():
+                        await run_to_completion(_finished(preparing))
                 try:
                     await self._open(partial, announced)
                 except (UpstreamError, StoreError) as error:
@@ -194,14 +195,18 @@ class Fill:
             way, self._transfer.demand, self._context.idle_seconds, window=self._transfer.window
         )
 
-    async def _prepare(self, partial: Partial) -> None:
-        """Make the file of the size that a manifest names; if that is wrong, it is made again."""
+    def _begin_preparing(self, partial: Partial) -> asyncio.Task[None] | None:
+        """Begin to make the file of the size that a manifest names; if that is wrong, it is made again."""
         claimed = self._link.size if self._link is not None else None
-        if claimed is not None and partial.chunks is None:
-            with suppress(StoreError):  # the fill meets it again, if the upstream has the blob
-                await self._context.store.transfers.allocate(
-                    partial, claimed, self._chunk_size(), public=self._public
-                )
+        if claimed is None or partial.chunks is not None:
+            return None
+        return self._context.tasks.spawn(self._prepare(partial, claimed), name=f"prepare {self._digest}")
+
+    async def _prepare(self, partial: Partial, size: int) -> None:
+        with suppress(StoreError):  # the fill meets it again, if the upstream has the blob
+            await self._context.store.transfers.allocate(
+                partial, size, self._chunk_size(), public=self._public
+            )
 
     async def _open(self, partial: Partial, announced: int | None) -> None:
         """Open the growing file: the upstream has confirmed the blob, and from now on readers may follow."""
@@ -220,10 +225,10 @@ class Fill:
             file.withheld = True
         demand.resolve(size, file.chunk_size)
         file.unread = demand.whole or not file.received()
+        if announced is not None:  # a size that only a manifest names reserves nothing
+            writer.ask_for_room_soon()
         self._begin_writing(writer)
         self._transfer.publish(file)
-        if announced is not None:  # a size that only a manifest names reserves nothing
-            file.room_due.set()
 
     def _chunk_size(self) -> int:
         chunk_size = self._context.settings.chunk_size

@@ -17,6 +17,9 @@ from mirror.util.tasks import run_to_completion
 
 MakeRoom = Callable[[int], Awaitable[object]]
 
+# Bytes after which room is looked for first. A client waits for the first ones, and a look delays them.
+FIRST_ROOM = 256 * 1024
+
 # aiofiles has no write at an offset, so it wraps one of ours.
 _write_at = wrap(Partial.write)
 
@@ -40,6 +43,11 @@ class GrowingWriter:
         self._making_room = asyncio.Lock()
         self._room_made_at = -1  # how many bytes were here when room was made last
         self._unaccounted = 0  # bytes written since room was asked for
+        self._first_room = False
+
+    def ask_for_room_soon(self) -> None:
+        """Ask for room once FIRST_ROOM bytes are written, and from then on as always."""
+        self._first_room = True
 
     async def write(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write consecutive bytes, off the loop. Raises StoreError, for instance on a full disk."""
@@ -54,8 +62,9 @@ class GrowingWriter:
         self.verifier.wake()
         self.file.notify_readers()
         self._unaccounted += length
-        if self._unaccounted >= quota.ROOM_STEP:
-            self._unaccounted = 0
+        step = min(FIRST_ROOM, quota.ROOM_STEP) if self._first_room else quota.ROOM_STEP
+        if self._unaccounted >= step:
+            self._unaccounted, self._first_room = 0, False
             self.file.room_due.set()
 
     async def _write(

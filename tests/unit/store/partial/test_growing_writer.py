@@ -5,7 +5,9 @@ import os
 
 import pytest
 
+from mirror.store.blobs import quota
 from mirror.store.errors import StoreError
+from mirror.store.partial import growing_writer
 from tests.growing import CHUNK, LARGE, Grow, write
 
 
@@ -51,3 +53,32 @@ async def test_growing_write_on_a_full_disk_is_a_store_error(
     os.close(partial.descriptor)
     monkeypatch.undo()
     assert writer.file.received() == 0
+
+
+async def test_growing_write_asks_for_room_behind_the_first_bytes(
+    open_growing: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes that a client waits for come first; the next look is a whole step later."""
+    monkeypatch.setattr(growing_writer, "FIRST_ROOM", 2 * CHUNK)
+    writer, _ = await open_growing(LARGE)
+    writer.ask_for_room_soon()
+    await write(writer, LARGE, 0, CHUNK)
+    assert not writer.file.room_due.is_set()
+    await write(writer, LARGE, CHUNK, 2 * CHUNK)
+    assert writer.file.room_due.is_set()
+    writer.file.room_due.clear()
+    await write(writer, LARGE, 2 * CHUNK, len(LARGE))
+    assert not writer.file.room_due.is_set()
+
+
+async def test_growing_write_asks_for_no_room_early_unless_told(
+    open_growing: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A size that nothing but a manifest names makes no room before its bytes come."""
+    monkeypatch.setattr(growing_writer, "FIRST_ROOM", CHUNK)
+    monkeypatch.setattr(quota, "ROOM_STEP", 3 * CHUNK)
+    writer, _ = await open_growing(LARGE)
+    await write(writer, LARGE, 0, 2 * CHUNK)
+    assert not writer.file.room_due.is_set()
+    await write(writer, LARGE, 2 * CHUNK, 3 * CHUNK)
+    assert writer.file.room_due.is_set()
