@@ -68,3 +68,37 @@ async def test_executor_releases_what_a_cancelled_caller_acquired() -> None:
         await waiting
     assert released == ["lock"]
     await executor.close(ignore)
+
+
+async def test_executor_leaves_out_a_cancelled_call() -> None:
+    """A caller that leaves before its turn costs the disk nothing; one that leaves later harms no other."""
+    executor, called = DiskExecutor(1), list[str]()
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        gate.wait()
+
+    holding = executor.start(hold)
+    left = executor.start(called.append, "left")
+    stays = executor.start(called.append, "stays")
+    await asyncio.to_thread(begun.wait)
+    left.cancel()
+    holding.cancel()
+    gate.set()
+    await stays
+    assert called == ["stays"]
+    await executor.close(ignore)
+
+
+async def test_executor_passes_any_error_on() -> None:
+    """Errors that are not the disk's come as they are: also those that no handler of Exception sees."""
+    executor = DiskExecutor(1)
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        await executor.run(leave)
+    assert await executor.run(int, "1") == 1
+    await executor.close(ignore)
