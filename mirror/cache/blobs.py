@@ -111,8 +111,12 @@ class BlobCache:
     ) -> BlobAnswer | None:
         """Return the blob from the disk, or from a fill; None when the disk is of no use."""
         store, outcome, staleness = self._context.store, Outcome.HIT, None
+        absent = store.content.take_absent(repository, digest)
         for _ in range(ROUNDS):
-            local = await store.content.open_blob(repository, digest)
+            if absent is None:
+                local = await store.content.open_blob(repository, digest)
+            else:
+                local, absent = LocalContent(absent, present=False), None
             if local.is_open:
                 return await self._stored(repository, digest, local, outcome, request)
             flight = self._flights.get(digest)
@@ -136,7 +140,8 @@ class BlobCache:
             outcome = joined if outcome is Outcome.HIT else outcome
             content = await self._follow(flight, repository, leave, request)
             if flight.repository == repository and flight.unanswered is not None:
-                staleness = self._access.unanswered(repository, local.link, flight.unanswered)
+                link = (await store.content.look_up(repository, digest)).link
+                staleness = self._access.unanswered(repository, link, flight.unanswered)
             if content is not None:
                 return BlobAnswer(content, outcome, staleness=staleness)
         return None  # the blob never stayed in the store long enough to be served

@@ -31,6 +31,7 @@ from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import SMALL_BYTES
 from mirror.store.blobs.quota import IN_USE
 from mirror.store.errors import StoreError
+from mirror.store.links.content import LocalContent
 from mirror.transfer.context import TransferContext
 from mirror.transfer.flight import Flight
 from mirror.upstream.errors import UpstreamError
@@ -204,8 +205,15 @@ class Prefetch:
 
     async def _start(self, repository: Repository, digest: Digest) -> Flight | None:
         """Start a fill; None when the blob is here, is being filled, or may not be asked for now."""
+        if self._blobs.is_filled(digest):
+            return None
         try:
-            local = await self._context.store.content.look_up(repository, digest)
+            absent = self._context.store.content.take_absent(repository, digest)
+            local = (
+                await self._context.store.content.look_up(repository, digest)
+                if absent is None
+                else LocalContent(absent, present=False)
+            )
             size = local.link.size if local.link is not None else None
             fits = size is not None and not local.present and await self._fits(size)
         except StoreError as error:

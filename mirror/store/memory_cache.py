@@ -19,6 +19,9 @@ from mirror.util.lru import LRUCache
 # Memory for links that could not be written to the disk, in bytes: some ten thousand links.
 LINKS = 8 * 1024 * 1024
 
+# Memory for blobs that are known to be missing, in bytes: some thousand.
+ABSENT = 4 * 1024 * 1024
+
 # Tag entries get one part in this many of the memory.
 TAG_SHARE = 8
 
@@ -57,6 +60,7 @@ class MemoryCache:
         self._files: OpenFiles[tuple[Repository, Digest], Link] = OpenFiles(
             MOST_FILES if size else 0, removal_epoch=removal_epoch
         )
+        self._absent: LRUCache[Digest, tuple[Repository, Link]] = LRUCache(ABSENT)
         self._version = 0
         self._removal_epoch = removal_epoch
         self._last_epoch = removal_epoch()
@@ -107,7 +111,23 @@ class MemoryCache:
     def put_content(self, repository: Repository, digest: Digest, content: Content, version: int) -> None:
         """Keep content that was read at `version`, unless there was a write since."""
         if version == self.version:
+            self._absent.drop(digest)
             self._contents.put((repository, digest), content, len(content.data))
+
+    def note_absent(self, repository: Repository, links: Mapping[Digest, Link], version: int) -> None:
+        """Record blobs with a link that were not here at `version`, as `put_content`."""
+        if version == self.version:
+            for digest, link in links.items():
+                self._absent.put(digest, (repository, link), 0)
+
+    def take_absent(self, repository: Repository, digest: Digest) -> Link | None:
+        """Return the link of a blob that is known to be missing, once: it will come, or be looked for."""
+        self._drop_removed()
+        known = self._absent.get(digest)
+        if known is None or known[0] != repository:
+            return None
+        self._absent.drop(digest)
+        return known[1]
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         """Return a link that was confirmed but could not be written to the disk."""
@@ -130,6 +150,7 @@ class MemoryCache:
         """Drop content about which something was written."""
         self._version += 1
         for digest in digests:
+            self._absent.drop(digest)
             self._contents.drop((repository, digest))
             self._files.forget((repository, digest))
 
@@ -157,4 +178,5 @@ class MemoryCache:
         self._version += 1
         self._tags.clear()
         self._contents.clear()
+        self._absent.clear()
         self._files.clear()

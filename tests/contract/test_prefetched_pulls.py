@@ -158,3 +158,23 @@ async def test_prefetch_at_the_manifest_or_never(
             await get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}")
             await settled(mirror)
             assert layers_fetched(fake, image) == [1, 0, 0]
+
+
+@pytest.mark.parametrize("size", [1000, LARGE])
+async def test_blob_that_another_process_has_brought_is_not_fetched_again(
+    fake: FakeRegistry, tmp_path: Path, size: int
+) -> None:
+    """This process knew it to be missing, from its manifest, before the other one had it."""
+    image = fake.add_image("library/x", "t", some_layers(1, size))
+    digest, data = image.layers[0], image.layers_data[0]
+    async with (
+        mirror_of(fake, tmp_path / "cache") as one,
+        mirror_of(fake, tmp_path / "cache") as other,
+    ):
+        await get(one.address, "/v2/library/x/manifests/t", ACCEPT)
+        await get(other.address, "/v2/library/x/manifests/t", ACCEPT)
+        assert (await get(other.address, f"/v2/library/x/blobs/{digest}")).body == data
+        await other.landed(digest)
+        replies = [await get(one.address, f"/v2/library/x/blobs/{digest}") for _ in range(2)]
+    assert [each.body for each in replies] == [data, data]
+    assert fake.requests("GET", digest) == 1

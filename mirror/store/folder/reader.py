@@ -1,5 +1,7 @@
 """Blobs, manifests and links as a repository may see them: by a link that opens them (invariant 5)."""
 
+from collections.abc import Mapping
+
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.reference import Repository
@@ -10,6 +12,9 @@ from mirror.store.links.content import LocalContent
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Index, Link
 from mirror.store.recovery import Recovery
+
+# Blobs of one manifest that are looked for when it is stored.
+MOST_LOOKED_FOR = 200
 
 
 class ContentReader:
@@ -28,6 +33,15 @@ class ContentReader:
     def has(self, digest: Digest) -> bool:
         """Return whether the blob is here; False too if the entries of the blobs cannot be read."""
         return self._recovery.read_or(Capability.BLOBS, False, lambda: self._blobs.has(digest))
+
+    def missing_among(self, children: Mapping[Digest, Link]) -> list[Digest]:
+        """Return the blobs of a manifest that are not here; none of an image with very many."""
+        blobs = {str(digest): digest for digest, link in children.items() if link.media_type is None}
+        if len(blobs) > MOST_LOOKED_FOR:
+            return []
+        table, unknown = self._blobs.table, dict.fromkeys(blobs, (0, 0.0))
+        here = self._recovery.read_or(Capability.BLOBS, unknown, lambda: table.sizes_and_last_use(blobs))
+        return [digest for name, digest in blobs.items() if name not in here]
 
     def look_up(self, repository: Repository, digest: Digest, link: Link | None = None) -> LocalContent:
         """Look up link and presence, without content. `link`: the link, if the caller has it already."""

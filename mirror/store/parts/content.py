@@ -61,6 +61,13 @@ class FolderContent:
             self.touch(digest)
         return found
 
+    def take_absent(self, repository: Repository, digest: Digest) -> Link | None:
+        """Return the link of a blob that was missing when its manifest came, once; None for all others.
+
+        Another process may have stored it since: who takes the lease looks again.
+        """
+        return self._memory.take_absent(repository, digest)
+
     async def open_any(self, digest: Digest) -> OpenBlob | None:
         """Open a blob, whatever repository it came through; the caller closes it. StoreError."""
         opening = self._executor.start(self._folder.blobs.open, digest)
@@ -86,9 +93,16 @@ class FolderContent:
     ) -> None:
         """Store a verified manifest if possible, and link it and its children to the repository."""
         content = Content(manifest.stored_link(), manifest.data)
-        links, work = {**children, manifest.digest: content.link}, self._folder.writer.put_manifest
-        await self._links.write(repository, links, work, repository, manifest, children)
+        links, missing = {**children, manifest.digest: content.link}, list[Digest]()
+
+        def put_manifest() -> None:
+            self._folder.writer.put_manifest(repository, manifest, children)
+            missing[:] = self._folder.reader.missing_among(children)
+
+        await self._links.write(repository, links, put_manifest)
         self._memory.forget(repository, links)
+        absent = {digest: children[digest] for digest in missing}
+        self._memory.note_absent(repository, absent, self._memory.version)
         self._memory.put_content(repository, manifest.digest, content, self._memory.version)
         if self._room.is_writable:
             await self._room.evict_excess([manifest.digest])

@@ -149,6 +149,13 @@ class ContentStore(Protocol):
         """Look up as `look_up`, and open the blob if the repository has a link; the caller closes it."""
         ...
 
+    def take_absent(self, repository: Repository, digest: Digest) -> Link | None:
+        """Return the link of a blob that was missing when its manifest came, once; None for all others.
+
+        Another process may have stored it since: who takes the lease looks again.
+        """
+        ...
+
     async def open_any(self, digest: Digest) -> OpenBlob | None:
         """Open a blob, whatever repository it came through; the caller closes it. StoreError."""
         ...

@@ -12,6 +12,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import SMALL_BYTES
 from mirror.store.links.content import StoredManifest
+from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link
 from mirror.store.store import Store
 
@@ -104,3 +105,32 @@ async def test_memory_forgets_quarantined_content(tmp_path: Path) -> None:
         assert await store.content.manifest(X, MANIFEST.digest) is None
     await other.close()
     await store.close()
+
+
+async def test_absent_blob_of_a_manifest_is_told_once(store: Store) -> None:
+    """Who asks next looks at the disk: the blob has come, or another fill has failed."""
+    await store.content.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
+    assert store.content.take_absent(Y, LAYER) is None
+    assert store.content.take_absent(X, MANIFEST.digest) is None
+    assert store.content.take_absent(X, LAYER) == Link(size=5)
+    assert store.content.take_absent(X, LAYER) is None
+
+
+async def test_absent_blob_that_has_come_is_not_told(store: Store) -> None:
+    """Neither one that was here before its manifest, nor one that came behind it."""
+    digests = [Digest.of(data) for data in (b"before", b"behind")]
+    children = {digest: Link(size=6) for digest in digests}
+    for digest, data in zip(digests, (b"before", b"behind"), strict=True):
+        lease = await store.transfers.leases.acquire_blob(digest)
+        assert lease is not None
+        await store.transfers.put_small_blob(X, lease, Content(Link(size=6), data))
+        await store.content.put_manifest(X, MANIFEST, children)
+        assert store.content.take_absent(X, digest) is None
+    assert store.content.take_absent(X, digests[1]) is None
+
+
+async def test_absent_blob_is_forgotten_when_a_link_is_withdrawn(store: Store) -> None:
+    """Its manifest may have been removed too."""
+    await store.content.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
+    await store.metadata.links.withdraw(X, MANIFEST.digest)
+    assert store.content.take_absent(X, LAYER) is None
