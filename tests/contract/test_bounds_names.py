@@ -48,6 +48,7 @@ BOUNDED = {
     "ListingCache._without_api",
     "LogTail._lines",
     "ManifestReader._manifests",
+    "MemoryCache._absent",
     "MemoryCache._contents",
     "MemoryCache._links",
     "MemoryCache._tags",
