@@ -164,7 +164,7 @@ async def test_prefetch_at_the_manifest_or_never(
 async def test_blob_that_another_process_has_brought_is_not_fetched_again(
     fake: FakeRegistry, tmp_path: Path, size: int
 ) -> None:
-    """This process knew it to be missing, from its manifest, before the other one had it."""
+    """The manifest told that the blob was missing here, before the other process had it."""
     image = fake.add_image("library/x", "t", some_layers(1, size))
     digest, data = image.layers[0], image.layers_data[0]
     async with (

@@ -17,7 +17,7 @@ from mirror.util.tasks import run_to_completion
 
 MakeRoom = Callable[[int], Awaitable[object]]
 
-# Bytes after which room is looked for first. A client waits for the first ones, and a look delays them.
+# Bytes after which the room is checked first. A client waits for the first ones, and a check delays them.
 FIRST_ROOM = 256 * 1024
 
 # aiofiles has no write at an offset, so it wraps one of ours.

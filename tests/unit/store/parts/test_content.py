@@ -108,7 +108,7 @@ async def test_memory_forgets_quarantined_content(tmp_path: Path) -> None:
 
 
 async def test_absent_blob_of_a_manifest_is_told_once(store: Store) -> None:
-    """Who asks next looks at the disk: the blob has come, or another fill has failed."""
+    """The next caller looks at the disk: the blob has come, or a fill has failed."""
     await store.content.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
     assert store.content.take_absent(Y, LAYER) is None
     assert store.content.take_absent(X, MANIFEST.digest) is None
@@ -130,7 +130,7 @@ async def test_absent_blob_that_has_come_is_not_told(store: Store) -> None:
 
 
 async def test_absent_blob_is_forgotten_when_a_link_is_withdrawn(store: Store) -> None:
-    """Its manifest may have been removed too."""
+    """A manifest may have been removed with all that it names."""
     await store.content.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
     await store.metadata.links.withdraw(X, MANIFEST.digest)
     assert store.content.take_absent(X, LAYER) is None
