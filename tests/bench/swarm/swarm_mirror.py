@@ -144,6 +144,8 @@ class Mirror:
 class Store:
     """The object store as a client: `TierClient` without bytes."""
 
+    name = "simulated"
+
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
         self.max_blob_connections = 32
