@@ -14,6 +14,7 @@ BLOBS = "blobs"
 LEASES = "leases"
 PROBES = "probes"
 RECORDS = "records"
+MISSING = "missing"
 
 
 def object_key(digest: Digest) -> str:

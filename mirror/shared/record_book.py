@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from mirror.shared.bucket_records import MISSING_SECONDS, BucketRecords
 from mirror.shared.engines import Engines
 from mirror.shared.interfaces import Records
 from mirror.shared.tier import LEASES, OBJECTS, SharedTier
@@ -20,9 +21,6 @@ from mirror.util.tasks import Tasks
 
 # How long the coordinator keeps a word, in seconds: longer than any is fresh that is confirmed again.
 RECENT_SECONDS = 7 * 24 * 3600.0
-
-# How long it keeps a word that there is no such tag: clients may ask for any number of names.
-MISSING_SECONDS = 3600.0
 
 # Interval, in seconds, at which a word that is no news is written to the bucket again.
 REWRITE_SECONDS = 3600.0
@@ -50,7 +48,7 @@ class RecordBook:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._tier = tier
-        self._durable, self._recent = engines.records, engines.recent
+        self._durable, self._recent, self._missing = engines.records, engines.recent, engines.missing
         self._seal = seal
         self._tasks = tasks
         self._clock = clock
@@ -65,6 +63,8 @@ class RecordBook:
             found = await self._read(LEASES, self._recent, key)
         if found is None and self._durable is not None and self._tier.usable:
             found = await self._read(OBJECTS, self._durable, key)
+        if found is None and self._missing is not None and self._tier.usable:
+            found = await self._read(OBJECTS, self._missing, key)
         return found
 
     def add(self, key: str, word: UpstreamWord) -> None:
@@ -101,16 +101,32 @@ class RecordBook:
                 seconds = RECENT_SECONDS if word.digest is not None else MISSING_SECONDS
                 await self._put(LEASES, (self._recent, seconds), key, sealed)
             durable = self._durable if self._tier.usable and self._is_news(key, word) else None
-            if durable is None or await self._is_needless(durable, key, word):
+            if durable is None:
                 continue
-            if await self._put(OBJECTS, (durable, RECENT_SECONDS), key, sealed):
+            if word.digest is None:
+                written = await self._end(durable, key, sealed)
+            else:
+                written = await self._put(OBJECTS, (durable, RECENT_SECONDS), key, sealed)
+            if written:
                 self._written.put(key, word, WORD_BYTES + len(word.listing))
 
-    async def _is_needless(self, durable: Records, key: str, word: UpstreamWord) -> bool:
-        """Return whether the bucket needs no word of a missing tag: it has none that this one ends."""
-        if word.digest is not None or self._recent is None:
+    async def _end(self, durable: BucketRecords, key: str, sealed: bytes) -> bool:
+        """Write that there is no such tag, and remove the word that this ends.
+
+        A coordinator has it too: then the bucket has it only where it ends something.
+        """
+        ends = await self._read(OBJECTS, durable, key) is not None
+        missing = self._missing if ends or self._recent is None else None
+        if missing is not None and not await self._put(OBJECTS, (missing, MISSING_SECONDS), key, sealed):
             return False
-        return await self._read(OBJECTS, durable, key) is None
+        if not ends:
+            return missing is not None
+
+        async def remove() -> bool:
+            await durable.remove(key)
+            return True
+
+        return await self._tier.ask(OBJECTS, "write record", remove, False)
 
     def _is_news(self, key: str, word: UpstreamWord) -> bool:
         known = self._written.get(key)

@@ -16,6 +16,7 @@ from mirror.shared.interfaces import TierObject
 from mirror.shared.upkeep.keeper import TierKeeper
 from mirror.shared.upkeep.ledger import UpkeepLedger
 from mirror.shared.upkeep.plan import TierLimits
+from mirror.shared.upkeep.sweeper import UploadSweeper
 
 
 class TierReport(Struct, frozen=True):
@@ -68,5 +69,6 @@ async def collect(
     if engines.small is None:
         raise AssertionError("engines without small objects")
     ledger = UpkeepLedger(engines.small)
-    keeper = TierKeeper(engines.objects, engines.small, ledger, clock)
+    sweeper = UploadSweeper(engines.uploads, engines.leases) if engines.uploads is not None else None
+    keeper = TierKeeper(engines.objects, engines.small, ledger, clock, sweeper)
     return (await keeper.run(limits, dry=dry)).removed

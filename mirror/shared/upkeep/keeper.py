@@ -5,14 +5,21 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from mirror.shared.bucket_records import MISSING_SECONDS
 from mirror.shared.interfaces import ConditionalObjects, ObjectTier, TierObject
-from mirror.shared.keys import LEASES, PROBES, RECORDS
+from mirror.shared.keys import LEASES, MISSING, PROBES, RECORDS
 from mirror.shared.upkeep.ledger import UpkeepLedger
 from mirror.shared.upkeep.plan import TierCleaning, TierLimits
+from mirror.shared.upkeep.sweeper import UploadSweeper
 
 # How long small objects are kept, in seconds, since they were last written. A word of an upstream that was
-# not confirmed for so long is asked for again.
-KEPT = {RECORDS: 90 * 24 * 3600.0, LEASES: 24 * 3600.0, PROBES: 24 * 3600.0}
+# not confirmed for so long is asked for again. Clients may ask for any number of tags that there are not.
+KEPT = {
+    RECORDS: 90 * 24 * 3600.0,
+    MISSING: MISSING_SECONDS,
+    LEASES: 24 * 3600.0,
+    PROBES: 24 * 3600.0,
+}
 
 
 class UpkeepResult(Struct, frozen=True):
@@ -32,11 +39,14 @@ class TierKeeper:
         objects: ConditionalObjects,
         ledger: UpkeepLedger,
         clock: Callable[[], float] = time.time,
+        uploads: UploadSweeper | None = None,
     ) -> None:
+        """`uploads`: sweeps uploads that have not ended; None where the store's list cannot be had."""
         self._blobs = blobs
         self._objects = objects
         self._ledger = ledger
         self._clock = clock
+        self._uploads = uploads
 
     async def run(self, limits: TierLimits, *, dry: bool = False) -> UpkeepResult:
         """Remove what goes by the limits; with `dry` only say what would go."""
@@ -67,3 +77,5 @@ class TierKeeper:
             async for each in self._objects.names(prefix):
                 if now - each.modified > seconds:
                     await self._objects.delete(each.key)
+        if self._uploads is not None:
+            await self._uploads.sweep()

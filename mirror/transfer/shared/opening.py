@@ -1,9 +1,5 @@
 """Making of the shared tier from its configuration. Imported where a bucket is configured."""
 
-import hashlib
-import socket
-from pathlib import Path
-
 from msgspec.structs import replace
 
 from mirror.access.peer_proof import PeerProof
@@ -14,6 +10,7 @@ from mirror.shared.tier import SharedTier
 from mirror.shared.upkeep.keeper import TierKeeper
 from mirror.shared.upkeep.ledger import UpkeepLedger
 from mirror.shared.upkeep.plan import TierLimits
+from mirror.shared.upkeep.sweeper import UploadSweeper
 from mirror.shared.upstream_word import Seal
 from mirror.transfer.context import TransferContext
 from mirror.transfer.shared.shared_fill import SharedTransfers
@@ -35,15 +32,11 @@ def open_shared(
         book = RecordBook(tier, engines, seal, context.tasks, context.clock)
     if engines.small is not None:
         ledger = UpkeepLedger(engines.small)
-        parts = (ledger, TierKeeper(engines.objects, engines.small, ledger, context.clock))
+        sweeper = UploadSweeper(engines.uploads, engines.leases) if engines.uploads is not None else None
+        keeper = TierKeeper(engines.objects, engines.small, ledger, context.clock, sweeper)
         limits = TierLimits(settings.max_size, settings.max_age)
-        name = mirror_name(context.store.folder.path)
-        upkeep = TierUpkeep(tier, engines.leases, parts, limits, context.metrics, context.clock, name)
+        parts = (ledger, keeper)
+        upkeep = TierUpkeep(tier, engines.leases, parts, limits, context.metrics, context.clock)
         context.tasks.spawn(upkeep.run(context.store), name="upkeep of the shared tier")
     shared = SharedTransfers(tier, context, upstreams, book, proof, settings.timeout)
     return shared, replace(context, shared_fills=shared, shared_words=shared.words)
-
-
-def mirror_name(folder: Path) -> str:
-    """Return a name of this machine's mirror with this cache folder, the same after a restart."""
-    return hashlib.sha256(f"{socket.gethostname()} {folder}".encode()).hexdigest()[:32]

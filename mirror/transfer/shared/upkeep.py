@@ -21,6 +21,7 @@ from mirror.shared.upkeep.marks import mark_of
 from mirror.shared.upkeep.plan import HOUR, TierLimits
 from mirror.store.errors import StoreError
 from mirror.store.store import Store
+from mirror.transfer.shared.identity import folder_identity
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -82,7 +83,7 @@ class TierUpkeep:
         self._metrics = metrics
         self._clock = clock
         self._process = new_holder().owner
-        self._mirror = name or self._process
+        self._mirror = name  # of the folder, once this process is the elected one
         self._next_uses = self._next_look = self._next_pins = self._next_upkeep = 0.0
         self._pins: frozenset[bytes] | None = None
         self.notes = UseNotes(clock)
@@ -94,7 +95,8 @@ class TierUpkeep:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
-                elected = await executor.run(folder.housekeeper.claim)
+                if elected := await executor.run(folder.housekeeper.claim):
+                    self._mirror = self._mirror or await executor.run(folder_identity, folder.path)
                 await self.tick((lambda: executor.run(folder.pins.pinned_sizes)) if elected else None)
             except StoreError as error:
                 log.warning("upkeep of the shared tier failed, tried again later", reason=str(error))
@@ -126,7 +128,7 @@ class TierUpkeep:
             return
         self._next_look, marks = now + USES_SECONDS, frozenset(_marks(await pinned()))
         if marks != self._pins or (marks and now >= self._next_pins):
-            await self._ledger.write_pins(self._mirror, marks)
+            await self._ledger.write_pins(self._mirror or self._process, marks)
             self._pins, self._next_pins = marks, now + PINS_SECONDS
 
     async def _clean(self) -> None:

@@ -4,14 +4,14 @@ import asyncio
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
-from mirror.shared.bucket_records import BucketRecords
+from mirror.shared.bucket_records import MISSING_SECONDS, BucketRecords
 from mirror.shared.engines import Engines
 from mirror.shared.errors import TierError, TierFault
+from mirror.shared.keys import MISSING
 from mirror.shared.memory import MemoryLeases, MemoryObjects, MemoryRecords, MemoryTier
 from mirror.shared.record_book import (
     AHEAD_SECONDS,
     MAX_WAITING,
-    MISSING_SECONDS,
     REWRITE_SECONDS,
     RecordBook,
 )
@@ -46,7 +46,8 @@ class Books:
         self.now = 1000.0
         self.objects, self.recent, self.tasks = MemoryObjects(), recent, tasks
         records = BucketRecords(self.objects)
-        self.engines = Engines("s3://b", MemoryTier(), MemoryLeases(), fit, records, recent)
+        missing = BucketRecords(self.objects, MISSING)
+        self.engines = Engines("s3://b", MemoryTier(), MemoryLeases(), fit, records, recent, missing=missing)
         self.tier = SharedTier(self.engines, 0.05, Metrics())
 
     async def book(self) -> RecordBook:
@@ -84,7 +85,7 @@ async def test_book_keeps_no_word_for_long_of_a_tag_that_there_never_was(tasks: 
         book.add(key, UpstreamWord(books.now))
         await book.wait_written()
         assert await book.find(key) == UpstreamWord(books.now)
-    assert list(books.objects._objects) == ["records/tag/ended"]
+    assert list(books.objects._objects) == ["missing/tag/ended"]
     now += MISSING_SECONDS + 1
     assert await book.find("tag/never") is None
     assert await book.find("tag/ended") == UpstreamWord(books.now)
@@ -119,6 +120,20 @@ async def test_book_without_a_coordinator_has_every_word_in_the_bucket(tasks: Ta
         await book.wait_written()
     found = await book.find("tag/a")
     assert found == UpstreamWord(books.now)
+    assert list(books.objects._objects) == ["missing/tag/a"]  # which upkeep removes soon
+    await books.tier.close()
+
+
+async def test_book_has_a_tag_that_is_there_again(tasks: Tasks) -> None:
+    """The newest word counts, though the older one that there is none stays a while."""
+    books = Books(tasks, None)
+    book = await books.book()
+    words = [UpstreamWord(books.now + later, digest) for later, digest in enumerate((WORD.digest, None) * 2)]
+    for word in words:
+        books.now = word.confirmed
+        book.add("tag/a", word)
+        await book.wait_written()
+        assert await book.find("tag/a") == word
     await books.tier.close()
 
 
