@@ -11,6 +11,7 @@
     version               version of this layout
     savings.db            what was served and not fetched, by day (metadata/savings_book.py)
     tokens, token-uses    tokens of clients, and their last use (tokens/token_file.py)
+    tokens-revoked        digests of tokens that were revoked, for other mirrors (tokens/token_file.py)
     mirror-identity       identity among the mirrors of a shared tier (transfer/shared/identity.py)
     generation            epochs of removals, pins and access, shared by all processes (invalidation.py)
     proofs                which blobs were sent and proven lately, shared likewise (blobs/proof_table.py)

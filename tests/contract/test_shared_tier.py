@@ -9,14 +9,18 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mirror.access.peer_proof import REQUEST_HEADER, PeerProof, subject
+from mirror.access.tokens import TokenEntry, digest_of, new_secret
 from mirror.config.tier.shared import SharedSettings
+from mirror.manage.tokens import tokens_of
 from mirror.oci.digest import Digest
 from mirror.shared.s3 import S3Objects
+from mirror.store.tokens.token_store import TokenStore
 from mirror.transfer.shared import lead_window
 from mirror.util.tasks import Tasks
 from tests.engines import (
@@ -425,3 +429,56 @@ async def leader(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.communicate()
+
+
+async def test_shared_token_revoked_at_one_mirror_is_refused_by_all(
+    fake: FakeRegistry,
+    tmp_path: Path,
+    settings: SharedSettings,
+    coordinator: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The coordinator is flushed right after; a mirror that was down has it when it is back."""
+    monkeypatch.setattr("mirror.transfer.shared.upkeep.TICK_SECONDS", 0.05)
+    settings = with_peers(settings)
+    fake.add_image("library/x", "1", [b"layer"])
+    secret = new_secret()
+
+    @asynccontextmanager
+    async def mirror(name: str) -> AsyncIterator[tuple[Running, TokenStore]]:
+        access: dict[str, object] = {
+            "access": {"default": "deny"},
+            "rules": [{"name": "ci", "effect": "allow", "identities": ["token:ci"]}],
+        }
+        make = partial(configured, tmp_path / name, {"docker.io": fake.url}, shared=settings, **access)
+        async with serving(await asyncio.to_thread(make)) as running:
+            yield running, tokens_of(running.service.folder)
+
+    async def status(running: Running) -> int:
+        async with await Wire.open(running.address) as wire:
+            wire.send("GET", f"{X}/manifests/1", (f"Authorization: Bearer {secret}",))
+            return (await wire.reply()).status
+
+    async def refused(running: Running) -> None:
+        while await status(running) == 200:  # noqa: ASYNC110  # of a background task
+            await asyncio.sleep(0.02)
+        assert await status(running) in (401, 403)
+
+    entry = TokenEntry("ci", digest_of(secret), 1.0)
+    async with mirror("c") as (_, tokens):
+        await asyncio.to_thread(tokens.add, entry)
+    async with mirror("a") as (first, here), mirror("b") as (second, there):
+        for tokens in (here, there):
+            await asyncio.to_thread(tokens.add, entry)
+        assert [await status(first), await status(second)] == [200, 200]
+        assert await asyncio.to_thread(here.remove, "ci")
+        assert await status(first) != 200
+        await flush(coordinator)
+        await refused(second)
+        assert await asyncio.to_thread(there.all) == []
+    async with mirror("c") as (third, _):
+        await refused(third)
+    async with bucket(settings) as objects:
+        text = str([each.key async for each in objects.names("revoked")])
+        assert len(text) > 2
+        assert entry.sha256 not in text

@@ -2,8 +2,9 @@
 
     <cache folder>/tokens        the tokens; written by `registry-mirror token create` and `revoke` alone
     <cache folder>/token-uses    the last use of each; written by the workers, and no loss
+    <cache folder>/tokens-revoked   digests of the secrets of tokens that were revoked, for other mirrors
 
-Neither has a secret in it. Both are replaced as a whole, and an unreadable line costs no other line.
+None has a secret in it. All are replaced as a whole, and an unreadable line costs no other line.
 """
 
 import os
@@ -61,6 +62,16 @@ def write_uses(path: Path, uses: Mapping[str, float]) -> None:
     """Replace the file. OSError."""
     lines = msgspec.json.Encoder().encode_lines([TokenUse(*use) for use in uses.items()])
     replace_file(path, lines.decode())
+
+
+def read_digests(path: Path) -> list[str]:
+    """Return the digests of a file with one in each line. OSError."""
+    return [each for each in _lines(path) if DIGEST.fullmatch(each)]
+
+
+def write_digests(path: Path, digests: Iterable[str]) -> None:
+    """Replace the file; it is durable on return. OSError."""
+    replace_file(path, "".join(f"{each}\n" for each in digests))
 
 
 def signature(path: Path) -> Signature | None:

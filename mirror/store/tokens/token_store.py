@@ -6,7 +6,7 @@ workers compare its signature at each housekeeping.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -16,15 +16,20 @@ from mirror.store.invalidation import Epoch
 from mirror.store.lock import exclusive_lock
 from mirror.store.tokens.token_file import (
     Signature,
+    read_digests,
     read_tokens,
     read_uses,
     signature,
+    write_digests,
     write_tokens,
     write_uses,
 )
 
 # A use is written if the last one that was written is older, in seconds.
 USE_SECONDS = 60.0
+
+# The most revoked tokens that are remembered for other mirrors; beyond it the oldest are forgotten.
+MOST_REVOKED = 10_000
 
 
 class TokenExists(Exception):
@@ -44,6 +49,7 @@ class TokenStore:
     def __init__(self, folder: Path, epoch: Epoch, clock: Callable[[], float] = time.time) -> None:
         self._path = folder / "tokens"
         self._uses_path = folder / "token-uses"
+        self._revoked_path = folder / "tokens-revoked"
         self._lock_path = folder / "tokens.lock"
         self._epoch = epoch
         self._clock = clock
@@ -73,11 +79,23 @@ class TokenStore:
         """Revoke a token for all processes; return whether there was one of this name."""
         with exclusive_lock(self._lock_path):
             tokens = self.all()
-            left = [each for each in tokens if each.name != name]
-            if len(left) == len(tokens):
-                return False
-            self._write(left)
-            return True
+            gone = [each.sha256 for each in tokens if each.name == name]
+            if gone:
+                self._remove(tokens, gone)
+            return bool(gone)
+
+    def remove_revoked(self, digests: Collection[str]) -> int:
+        """Remove the tokens whose secrets have these digests, as `remove` does; return their number."""
+        with exclusive_lock(self._lock_path):
+            tokens = self.all()
+            gone = [each.sha256 for each in tokens if each.sha256 in digests]
+            if gone:
+                self._remove(tokens, gone)
+            return len(gone)
+
+    def revoked(self) -> list[str]:
+        """Return the digests of the secrets of revoked tokens, the newest last."""
+        return read_digests(self._revoked_path)
 
     def note_uses(self, uses: Mapping[str, float]) -> None:
         """Write the last uses, by digest, as far as they are news; those of revoked tokens go."""
@@ -89,6 +107,12 @@ class TokenStore:
             here = {each.sha256 for each in self.all()}
             merged = {**known, **latest}
             write_uses(self._uses_path, {digest: merged[digest] for digest in merged if digest in here})
+
+    def _remove(self, tokens: list[TokenEntry], gone: list[str]) -> None:
+        """Remove tokens, after it is durable that they were revoked: other mirrors are told by that."""
+        known = [each for each in self.revoked() if each not in gone]
+        write_digests(self._revoked_path, [*known, *gone][-MOST_REVOKED:])
+        self._write([each for each in tokens if each.sha256 not in gone])
 
     def _write(self, tokens: list[TokenEntry]) -> None:
         write_tokens(self._path, tokens)

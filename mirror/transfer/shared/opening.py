@@ -10,9 +10,12 @@ from mirror.shared.tier import SharedTier
 from mirror.shared.upkeep.keeper import TierKeeper
 from mirror.shared.upkeep.ledger import UpkeepLedger
 from mirror.shared.upkeep.plan import TierLimits
+from mirror.shared.upkeep.revocations import Revocations
 from mirror.shared.upkeep.sweeper import UploadSweeper
 from mirror.shared.upstream_word import Seal
+from mirror.store.tokens.token_store import TokenStore
 from mirror.transfer.context import TransferContext
+from mirror.transfer.shared.revoked_tokens import RevokedTokens
 from mirror.transfer.shared.shared_fill import SharedTransfers
 from mirror.transfer.shared.upkeep import TierUpkeep
 from mirror.upstream.upstream_set import UpstreamSet
@@ -25,7 +28,7 @@ def open_shared(
     engines = shared_engines.open_engines(settings)
     tier = SharedTier(engines, settings.timeout, context.metrics)
     tier.start()
-    book = proof = None
+    book = proof = seal = None
     if settings.peers_secret is not None:
         secret = settings.peers_secret.get_secret_value()
         proof, seal = PeerProof(secret), Seal(secret)
@@ -37,6 +40,10 @@ def open_shared(
         limits = TierLimits(settings.max_size, settings.max_age)
         parts = (ledger, keeper)
         upkeep = TierUpkeep(tier, engines.leases, parts, limits, context.metrics, context.clock)
-        context.tasks.spawn(upkeep.run(context.store), name="upkeep of the shared tier")
+        revoked = None
+        if seal is not None:
+            tokens = TokenStore(context.store.folder.path, context.store.folder.epoch)
+            revoked = RevokedTokens(tier, Revocations(engines.small, seal), tokens)
+        context.tasks.spawn(upkeep.run(context.store, revoked), name="upkeep of the shared tier")
     shared = SharedTransfers(tier, context, upstreams, book, proof, settings.timeout)
     return shared, replace(context, shared_fills=shared, shared_words=shared.words)

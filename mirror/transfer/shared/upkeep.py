@@ -22,6 +22,7 @@ from mirror.shared.upkeep.plan import HOUR, TierLimits
 from mirror.store.errors import StoreError
 from mirror.store.store import Store
 from mirror.transfer.shared.identity import folder_identity
+from mirror.transfer.shared.revoked_tokens import RevokedTokens
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -89,7 +90,7 @@ class TierUpkeep:
         self.notes = UseNotes(clock)
         tier.on_use = self.notes.note
 
-    async def run(self, store: Store) -> None:
+    async def run(self, store: Store, revoked: RevokedTokens | None = None) -> None:
         """Do what is due, again and again; what one process of a mirror does is done by the elected one."""
         folder, executor = store.folder, store.executor
         while True:
@@ -98,7 +99,9 @@ class TierUpkeep:
                 if elected := await executor.run(folder.housekeeper.claim):
                     self._mirror = self._mirror or await executor.run(folder_identity, folder.path)
                 await self.tick((lambda: executor.run(folder.pins.pinned_sizes)) if elected else None)
-            except StoreError as error:
+                if elected and revoked is not None:
+                    await revoked.sync(executor)
+            except (StoreError, TierError, OSError) as error:
                 log.warning("upkeep of the shared tier failed, tried again later", reason=str(error))
 
     async def tick(self, pinned: Callable[[], Awaitable[Iterable[str]]] | None) -> None:

@@ -74,3 +74,24 @@ def test_token_store_outlives_its_process_and_a_restore(tmp_path: Path) -> None:
     other, _ = store(tmp_path)
     assert other.all() == [ONE]
     assert other.signature() != seen
+
+
+def test_token_revocations_are_remembered_for_other_mirrors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Remember a bounded number by digest, the newest last; damaged lines cost no other."""
+    monkeypatch.setattr("mirror.store.tokens.token_store.MOST_REVOKED", 2)
+    tokens, _ = store(tmp_path)
+    entries = [ONE, TWO, TokenEntry("three", digest_of("three"), 3.0)]
+    for each in entries:
+        tokens.add(each)
+    assert tokens.revoked() == []
+    assert tokens.remove("one")
+    assert tokens.remove_revoked({TWO.sha256, digest_of("unknown")}) == 1
+    assert tokens.remove_revoked({TWO.sha256}) == 0
+    assert tokens.revoked() == [ONE.sha256, TWO.sha256]
+    assert tokens.remove("three")
+    assert tokens.revoked() == [TWO.sha256, entries[2].sha256]
+    with (tmp_path / "tokens-revoked").open("ab") as file:
+        file.write(b"\xff\nnone\n")
+    assert tokens.revoked() == [TWO.sha256, entries[2].sha256]

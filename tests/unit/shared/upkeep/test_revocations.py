@@ -1,0 +1,48 @@
+"""Revocations of tokens in the bucket: what other mirrors believe, and what they do not."""
+
+from mirror.access.tokens import digest_of
+from mirror.shared.memory import MemoryObjects
+from mirror.shared.upkeep.revocations import Revocations, revocation_key
+from mirror.shared.upstream_word import Seal
+
+SEAL = Seal("a-secret-of-all-mirrors")
+ONE, TWO, THREE = (digest_of(each) for each in ("one", "two", "three"))
+
+
+async def test_revocation_of_one_mirror_is_found_by_another() -> None:
+    """Only of tokens that this one has; neither name nor digest stands in the bucket."""
+    objects = MemoryObjects()
+    assert await Revocations(objects, SEAL).sync([ONE, TWO], [THREE]) == set()
+    there = Revocations(objects, SEAL)
+    assert await there.sync([], [TWO, THREE]) == {TWO}
+    assert await there.sync([], [TWO, THREE]) == {TWO}
+    text = repr(objects._objects)
+    assert ONE not in text
+    assert TWO not in text
+
+
+async def test_revocation_that_no_mirror_has_written_is_none() -> None:
+    """Another user of the bucket revokes nothing: not by text, another's seal, nor one of another token."""
+    objects = MemoryObjects()
+    await Revocations(objects, Seal("another-secret-of-others")).sync([ONE], [])
+    await Revocations(objects, SEAL).sync([THREE], [])
+    genuine = await objects.read(revocation_key(THREE))
+    assert genuine is not None
+    await objects.write(revocation_key(TWO), genuine.data)
+    for text in (b"", b"1 revoked\n", b"\xff" * 100, b"0" * 1000):
+        await objects.write(revocation_key(digest_of("four")), text)
+        found = await Revocations(objects, SEAL).sync([], [ONE, TWO, THREE, digest_of("four")])
+        assert found == {THREE}
+
+
+async def test_revocation_that_was_removed_or_overwritten_is_written_again() -> None:
+    """Each mirror that knows it does so; it is written once."""
+    objects = MemoryObjects()
+    await Revocations(objects, SEAL).sync([ONE], [])
+    await objects.delete(revocation_key(ONE))
+    await objects.write(revocation_key(TWO), b"overwritten")
+    await Revocations(objects, SEAL).sync([ONE, TWO], [])
+    assert await Revocations(objects, SEAL).sync([], [ONE, TWO]) == {ONE, TWO}
+    before = dict(objects._objects)
+    await Revocations(objects, SEAL).sync([ONE, TWO], [])
+    assert objects._objects == before
