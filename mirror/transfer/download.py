@@ -63,7 +63,7 @@ class Download:
         self._announced: int | None = None
         self._opened: asyncio.Future[GrowingWriter] = asyncio.get_running_loop().create_future()
         self._segments: dict[SourceSegment, asyncio.Task[UpstreamError | StoreError | None]] = {}
-        transfer.segments = self._segments
+        transfer.progress.segments = self._segments
         self._concurrency: ConcurrencyLimit | None = None
         self._cpu_load = CpuLoad(order.limits.busy_share)
         self._done = 0  # bytes of segments that have ended
@@ -265,7 +265,7 @@ class Download:
         segment.ranged = not whole and not self._selector.ranges.plain(source)
         span = (segment.start, segment.stop) if segment.ranged else (0, None)
         shortcut = self._shortcuts.setdefault(source, DirectLocation())
-        on_wait = self._transfer.set_queued if self._writer is None else ignore
+        on_wait = self._transfer.clients.set_queued if self._writer is None else ignore
         urgent, give_way = partial(self._is_urgent, segment), partial(self._give_way, segment)
         async with source.slots.hold(urgent, give_way, on_wait):
             segment.requested, segment.began, segment.last_byte = True, (now := time.monotonic()), now
@@ -360,7 +360,7 @@ class Download:
             if not task.done():
                 continue
             del self._segments[segment]
-            self._done += self._transfer.note_ended(segment)
+            self._done += self._transfer.progress.note_ended(segment)
             if task.cancelled():
                 continue
             error = task.result()

@@ -78,34 +78,30 @@ class Flight(Transfer):
 
         Returns whether it is the only one.
         """
-        self._limits.append(limit)
+        self.clients.add(limit)
         join_fill(self.span)
-        if self._queued:
-            limit.suspend()
         self.asked_for = True
         if self.prefetch and not self.done:
             self.prefetch = False
             self._claimed_or_done.set()
-        return len(self._limits) == 1 and not self.done
+        return len(self.clients) == 1 and not self.done
 
     def leave(self, limit: TimeLimit) -> bool:
         """Record that the client waits no longer; return whether it was the last one of a fill that runs.
 
         The fill is kept for others if the client's time was up.
         """
-        self._limits.remove(limit)
-        if self._queued:
-            limit.resume()
+        self.clients.remove(limit)
         self.kept = self.kept or limit.expired
-        return not self._limits and not self.done
-
-    def waits_in(self, pool: SlotPool) -> bool:
-        """Return whether the fill waits for a turn of the pool."""
-        return self.turn is not None and self.turn.group.pool is pool and not self.turn.granted
+        return not self.clients and not self.done
 
     def is_urgent(self) -> bool:
-        """Return whether the fill must not give way to others."""
-        return not self.parked and (self.wanted or self.must_go_on)
+        """Return whether the fill must not give way to others.
+
+        Without clients here, that is while it is kept, or while a client waits in another process.
+        """
+        must_go_on = self.phase is Phase.KEEPING or (self.phase is Phase.DOWNLOADING and self.urgent)
+        return not self.parked and (bool(self.clients) or must_go_on)
 
     async def wait_claimed_or_done(self) -> None:
         """Wait until a client has joined, or the fill has ended."""
@@ -117,14 +113,8 @@ class Flight(Transfer):
         self._claimed_or_done.set()
         span, self.span = self.span, None
         if span is not None:
-            span.end(
-                {"registry_mirror.bytes": self.received}, None if error is None else type(error).__name__
-            )
-
-    def stop(self) -> None:
-        """End the task of the fill."""
-        if self.task is not None:
-            self.task.cancel()
+            received = {"registry_mirror.bytes": self.progress.received}
+            span.end(received, None if error is None else type(error).__name__)
 
 
 class FlightTable:
@@ -152,7 +142,7 @@ class FlightTable:
     def start(self, flight: Flight) -> None:
         """Start a flight, whose fill is made at its turn. Raises UpstreamError when too many flights wait."""
         turns = self._turns_of(flight)
-        if turns.pool.crowded and not turns.pool.has_room(turns, urgent=flight.wanted):
+        if turns.pool.crowded and not turns.pool.has_room(turns, urgent=bool(flight.clients)):
             self._make_room(turns)
         self._running[flight.digest] = flight
         self._claim_turn(flight)
@@ -198,7 +188,7 @@ class FlightTable:
 
     def _claim_turn(self, flight: Flight) -> None:
         flight.turn = self._turns_of(flight).claim(flight.is_urgent, partial(self._give_way, flight))
-        flight.set_queued(not flight.turn.granted)
+        flight.clients.set_queued(not flight.turn.granted)
 
     def _make_room(self, turns: SlotGroup) -> None:
         """End a flight that waits for its turn: an abandoned one, else a late one.
@@ -206,14 +196,16 @@ class FlightTable:
         The late one is that of the client with the most. Raises UpstreamError if the client that asks has as
         many itself.
         """
-        waiting = [each for each in self._running.values() if each.waits_in(turns.pool) and not each.prefetch]
-        if (unwanted := next((each for each in reversed(waiting) if not each.wanted), None)) is not None:
+        waiting = [
+            each for each in self._running.values() if _waits_in(turns.pool, each) and not each.prefetch
+        ]
+        if (unwanted := next((each for each in reversed(waiting) if not each.clients), None)) is not None:
             self._end(unwanted)
             return
         by_client: FairQueue[Flight] = FairQueue()
         for flight in waiting:
             by_client.push(flight.turn.client if flight.turn is not None else "", flight)
-        last = by_client.take_for(current_client(), lambda each: each.wanted_by == 1)
+        last = by_client.take_for(current_client(), lambda each: len(each.clients) == 1)
         if last is None:
             raise queue_full(turns.pool.waiting)
         self._end(last, queue_full(turns.pool.waiting))
@@ -221,12 +213,11 @@ class FlightTable:
     def _end(self, flight: Flight, error: UpstreamError | None = None) -> None:
         """End a flight that no client waits for, or with an error; its partial stays."""
         del self._running[flight.digest]
-        flight.gives_way = False
         if error is None:
-            flight.finish_without_content()
-        else:
-            flight.finish(error)
-        flight.stop()
+            flight.withdraw()  # later requests look in the store again
+        flight.gives_way = False
+        flight.finish(error)
+        _stop(flight)
         if flight.turn is not None and not flight.turn.granted:
             self._release_turn(flight)
 
@@ -250,7 +241,7 @@ class FlightTable:
         log.debug("fill gives way to one that a client waits for", digest=str(flight.digest))
         if flight.prefetch or (flight.has_bytes and not self._turns_of(flight).pool.crowded):
             flight.withdraw()
-            flight.stop()
+            _stop(flight)
         else:
             self._end(flight)
 
@@ -277,7 +268,7 @@ class FlightTable:
         try:
             if flight.turn is not None:
                 await flight.turn.wait()
-            flight.set_queued(False)
+            flight.clients.set_queued(False)
             flight.begin()
             await self._make_fill(flight).run()
         except asyncio.CancelledError:
@@ -313,3 +304,14 @@ class FlightTable:
             write = log.info if isinstance(error, StoreError) else log.warning
             write("fill failed", **about)
         return error
+
+
+def _waits_in(pool: SlotPool, flight: Flight) -> bool:
+    """Return whether a fill waits for a turn of the pool."""
+    return flight.turn is not None and flight.turn.group.pool is pool and not flight.turn.granted
+
+
+def _stop(flight: Flight) -> None:
+    """End the task of a fill."""
+    if flight.task is not None:
+        flight.task.cancel()

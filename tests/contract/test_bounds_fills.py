@@ -128,7 +128,7 @@ async def test_abandoned_layers_give_way_to_a_client(fake: FakeRegistry, mirror:
         heads = [wire for wire, layer in zip(wires, layers, strict=True) if fake.requests("GET", layer)]
         for wire in heads:
             assert (await wire.head()).status == 200
-    await until(lambda: not any(flight.wanted for flight in flights(mirror).values()))
+    await until(lambda: not any(flight.clients for flight in flights(mirror).values()))
     asked = len(fake.log)
     reply = await get(mirror.address, path_of(blob, "library/y"))
     assert (reply.status, reply.body) == (200, BLOB)
@@ -214,7 +214,7 @@ async def test_time_limit_begins_after_the_queue(
         first = asyncio.ensure_future(get(mirror.address, path_of(slow)))
         await gate.reached.wait()
         second = asyncio.ensure_future(get(mirror.address, path_of(blob)))
-        await until(lambda: blob in flights(mirror) and flights(mirror)[blob]._queued)
+        await until(lambda: blob in flights(mirror) and flights(mirror)[blob].clients.queued)
         asking = asyncio.ensure_future(get(mirror.address, "/v2/quay.io/library/x/manifests/t"))
         await silent.reached.wait()
         loop, now = asyncio.get_running_loop(), asyncio.get_running_loop().time

@@ -44,7 +44,7 @@ async def test_late_first_byte_comes_to_the_retry(
         apis[0]._header_timeout = NEVER
         async with await Wire.open(mirror.address) as wire:
             wire.send("GET", path)
-            while not flight.wanted:  # no event tells
+            while not flight.clients:  # no event tells
                 await get(mirror.address, "/healthz")
             gate.release()
             reply = await wire.reply()

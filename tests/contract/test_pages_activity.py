@@ -69,7 +69,7 @@ async def test_activity_shows_a_transfer_from_its_request_to_its_end(
             assert (list(download["sources"]), list(download["rates"])) == ([source], [source])
             (flight,) = mirror.service.cache.fills()
             async with asyncio.timeout(60):
-                while flight.received_from[source] != flight.received:
+                while flight.progress.received_from[source] != flight.progress.received:
                     await mirror.api("activity")  # what has come is being written
             gate.release()
             assert await first.reader.readexactly(LARGE) == data

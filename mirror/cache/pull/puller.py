@@ -205,7 +205,7 @@ class ImagePull:
         contents, absent = self.walk.contents, self._absent or {}
         manifests = sum(contents.manifests[each] for each in contents.fetched)
         fetched = [each for each in absent if each in self._ended and str(each) not in self.missing]
-        running = sum(flight.received for each, flight in self.flights.items() if each in absent)
+        running = sum(flight.progress.received for each, flight in self.flights.items() if each in absent)
         known = self._absent is not None
         return ImageProgress(
             self.name,

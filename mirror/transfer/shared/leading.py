@@ -23,7 +23,7 @@ class LeadingFills:
         """Let others follow a fill in the block; what they have open then stays open."""
         self._running[transfer.digest] = transfer
         self._windows[transfer.digest] = transfer.window = LeadWindow(
-            transfer.demand.changed.set, lambda: transfer.wanted_by
+            transfer.demand.changed.set, lambda: len(transfer.clients)
         )
         try:
             yield

@@ -158,16 +158,16 @@ class Activity:
             upstream=flight.repository.upstream,
             repository=flight.repository.path,
             digest=str(flight.digest),
-            received=flight.received,
-            size=flight.size,
-            rate=self._rates.rate(str(flight.digest), flight.received),
-            clients=flight.wanted_by,
-            queued=flight.queued,
+            received=flight.progress.received,
+            size=flight.progress.size,
+            rate=self._rates.rate(str(flight.digest), flight.progress.received),
+            clients=len(flight.clients),
+            queued=flight.clients.queued,
             prefetch=flight.prefetch,
-            sources=dict(flight.connections),
+            sources=dict(flight.progress.connections),
             rates={
                 source: self._rates.rate(_moving(str(flight.digest), source), received)
-                for source, received in flight.received_from.items()
+                for source, received in flight.progress.received_from.items()
             },
         )
 

@@ -373,7 +373,8 @@ async def test_fill_cancelled_twice_releases_its_lock(
     assert flight is not None
     await gate.reached.wait()
     for _ in range(2):
-        flight.stop()
+        assert flight.task is not None
+        flight.task.cancel()
         for _ in range(later):
             await asyncio.sleep(0)
     await flight.wait_done()

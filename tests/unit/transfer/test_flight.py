@@ -5,6 +5,7 @@ import asyncio
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.transfer.flight import Flight
+from mirror.transfer.transfer import Phase
 from mirror.util.time_limit import TimeLimit
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running
@@ -26,6 +27,23 @@ def test_flight_is_joined_and_left() -> None:
     flight.finish(None)
     assert not flight.join(first)
     assert not flight.leave(first)
+
+
+def test_flight_without_clients_is_urgent_while_it_needs_no_connection() -> None:
+    """A download may give way, unless a client waits for it in another process; a verification may not."""
+    flight = Flight(D, X)
+    flight.begin()
+    assert not flight.is_urgent()
+    flight.phase = Phase.DOWNLOADING
+    assert not flight.is_urgent()
+    flight.urgent = True
+    assert flight.is_urgent()
+    flight.defer()
+    assert not flight.is_urgent()
+    flight.phase = Phase.KEEPING
+    assert flight.is_urgent()
+    flight.parked = True
+    assert not flight.is_urgent()
 
 
 async def test_flight_cancelled_by_shutdown_answers_its_clients(hub: FakeRegistry, mirror: Running) -> None:

@@ -163,7 +163,8 @@ async def test_small_fill_that_is_cancelled_while_it_writes_its_link_releases_it
             assert (await get(mirror.address, path_of(layer))).body == SMALL
             flight = mirror.service.cache._blobs._flights.get(layer)
             assert flight is not None
-            flight.stop()
+            assert flight.task is not None
+            flight.task.cancel()
             await flight.wait_done()
             await asyncio.to_thread(writer.execute, "ROLLBACK")
         lease = await mirror.service._store.transfers.leases.acquire_blob(layer)

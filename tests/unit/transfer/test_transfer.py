@@ -7,7 +7,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import StoreError
-from mirror.transfer.transfer import Phase, Transfer
+from mirror.transfer.transfer import Transfer
 from mirror.upstream.errors import Failure, UpstreamError
 
 D = Digest.of(b"x")
@@ -45,18 +45,3 @@ def test_transfer_that_gives_way_takes_no_content() -> None:
     transfer.withdraw()
     transfer.publish(b"2")
     assert transfer._content is None
-
-
-def test_transfer_must_go_on_while_it_needs_no_connection() -> None:
-    """A download may give way, unless a client waits for it in another process; a verification may not."""
-    transfer = Transfer(D, X)
-    transfer.begin()
-    assert not transfer.must_go_on
-    transfer.phase = Phase.DOWNLOADING
-    assert not transfer.must_go_on
-    transfer.urgent = True
-    assert transfer.must_go_on
-    transfer.defer()
-    assert not transfer.must_go_on
-    transfer.phase = Phase.KEEPING
-    assert transfer.must_go_on

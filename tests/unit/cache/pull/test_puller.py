@@ -94,7 +94,7 @@ async def test_pull_joined_by_a_client_is_one_fetch(hub: FakeRegistry, mirror: R
     async for each in pull:
         if client is None and each.bytes.total is not None and await gate.reached.wait():
             client = asyncio.create_task(get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}"))
-        if client is not None and (flight := pull.flights.get(image.layers[0])) and flight.wanted:
+        if client is not None and (flight := pull.flights.get(image.layers[0])) and flight.clients:
             gate.release()
     assert client is not None
     assert (await client).body == BIG

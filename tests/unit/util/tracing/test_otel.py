@@ -98,7 +98,7 @@ async def test_traces_of_a_cold_pull_by_two_clients(tmp_path: Path) -> None:
             await gate.reached.wait()
             second = asyncio.create_task(get(mirror.address, f"{path}?{SECRET}"))
             (flight,) = mirror.service.cache.fills()
-            await until(lambda: flight.wanted_by == 2)
+            await until(lambda: len(flight.clients) == 2)
             gate.release()
             await asyncio.gather(first, second)
             await mirror.landed(blob)

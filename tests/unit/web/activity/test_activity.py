@@ -73,13 +73,13 @@ def test_rate_of_a_download_is_that_of_each_source() -> None:
     activity._rates = Rates(lambda: now)
     flight = Flight(Digest.of(b"x"), Repository("hub.test", "team/app"))
     fast, slow = (Segment(Source(name), 0, 10_000, 0.0) for name in ("fast.test", "slow.test"))
-    flight.segments = [fast, slow]  # type: ignore[list-item]
+    flight.progress.segments = [fast, slow]  # type: ignore[list-item]
     assert activity.snapshot(ActivityQuestion()).downloads[0].rates == {"fast.test": 0.0, "slow.test": 0.0}
     now = 2.0
     for segment, length in ((fast, 4000), (slow, 100)):
         segment.record(now, length)
-    assert flight.note_ended(fast) == 4000  # type: ignore[arg-type]
-    flight.segments = [slow]  # type: ignore[list-item]
+    assert flight.progress.note_ended(fast) == 4000  # type: ignore[arg-type]
+    flight.progress.segments = [slow]  # type: ignore[list-item]
     (download,) = activity.snapshot(ActivityQuestion()).downloads
     assert download.rates == {"fast.test": 2000.0, "slow.test": 50.0}
     assert download.sources == {"slow.test": 1}
