@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -129,22 +129,6 @@ class Source:
             pause = min(error.retry_after or LONGEST_THROTTLE, LONGEST_THROTTLE)
             self._throttled_until = time.monotonic() + pause
         self.answers.record_failure(error, times)
-
-    def state(self, now: float) -> dict[str, Any]:
-        """Return the state for /readyz: the breaker, and each account's refusal and budget."""
-        accounts = [account.state() for account in self.registry.accounts.all]
-        return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
-
-    def details(self, now: float) -> dict[str, Any]:
-        """Return the state for people: that of /readyz, and what is measured."""
-        measured = {"latency": self.health.latency, "speed": self.health.speed}
-        accounts = [account.details() for account in self.registry.accounts.all]
-        return {
-            **self.state(now),
-            **measured,
-            "connections": self.slots.active,
-            "accounts": accounts,
-        }
 
     def suspect(self) -> None:
         """Stop using the source for a while or until `clear_suspicion`: this or another sent wrong bytes."""

@@ -8,6 +8,7 @@ from typing import Any
 from mirror.config.endpoints import UpstreamSettings
 from mirror.config.schema import Config
 from mirror.metrics.metrics import Metrics
+from mirror.upstream.combined.report import details_of, state_of
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.health import BreakerState
 from mirror.upstream.registry_client import RegistryClient
@@ -70,7 +71,7 @@ class UpstreamSet(Mapping[str, Upstream]):
         return {
             upstream.name: {
                 "offline": upstream.offline,
-                "sources": [source.state(now) for source in upstream.sources],
+                "sources": [state_of(source, now) for source in upstream.sources],
             }
             for upstream in self._upstreams.values()
         }
@@ -82,7 +83,7 @@ class UpstreamSet(Mapping[str, Upstream]):
             {
                 "name": upstream.name,
                 "offline": upstream.offline,
-                "sources": [source.details(now) for source in upstream.sources],
+                "sources": [details_of(source, now) for source in upstream.sources],
             }
             for upstream in self._upstreams.values()
         ]

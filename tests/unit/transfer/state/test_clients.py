@@ -19,7 +19,7 @@ class CountedLimit(TimeLimit):
 
 
 def test_limits_stand_still_in_the_queue() -> None:
-    """Also that of a client that comes meanwhile; one that leaves takes its limit along as it was."""
+    """A client that comes meanwhile has its limit stopped, too; one that leaves takes it along running."""
     clients, first, second = WaitingClients(), CountedLimit(), CountedLimit()
     assert not clients
     clients.add(first)
