@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,14 @@ def fields(values: str) -> bytes:
     return f'{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","x":{values}}}'.encode()
 
 
-HEAVY = {
-    "descriptors": image(24_000),
-    "keys": fields("{" + ",".join(f'"k{each}":1' for each in range(300_000)) + "}"),
-    "same key": fields("{" + ",".join(['"k":1'] * 400_000) + "}"),
-    "empty objects": fields("[" + ",".join(["{}"] * 1_000_000) + "]"),
-    "annotations": fields("{" + ",".join(f'"a{each}":"{"v" * 20}"' for each in range(100_000)) + "}"),
-    "depth": fields('{"a":' * 100_000 + "1" + "}" * 100_000),
+# Functions, since a worker imports every test file and keeps it.
+HEAVY: dict[str, Callable[[], bytes]] = {
+    "descriptors": lambda: image(24_000),
+    "keys": lambda: fields("{" + ",".join(f'"k{each}":1' for each in range(300_000)) + "}"),
+    "same key": lambda: fields("{" + ",".join(['"k":1'] * 400_000) + "}"),
+    "empty objects": lambda: fields("[" + ",".join(["{}"] * 1_000_000) + "]"),
+    "annotations": lambda: fields("{" + ",".join(f'"a{each}":"{"v" * 20}"' for each in range(100_000)) + "}"),
+    "depth": lambda: fields('{"a":' * 100_000 + "1" + "}" * 100_000),
 }
 
 
@@ -67,7 +69,7 @@ async def test_heavy_manifest_is_served_as_it_is_and_not_followed(
     what: str, kind: str, tmp_path: Path
 ) -> None:
     """Serve the manifest byte for byte, by tag and digest; the index has its own link; layers can be had."""
-    body = HEAVY[what]
+    body = HEAVY[what]()
     assert len(body) <= MAX_MANIFEST_BYTES
     async with Site(serves(body, kind)) as site:
         config = configured(tmp_path, {"u.test": site.url}, fill={"prefetch": 3})

@@ -24,13 +24,13 @@ from mirror.oci.image_pattern import Pin
 from mirror.store.memory_cache import MemoryCache
 from mirror.store.partial.growing import GrowingFile
 from tests.disks import MIB, fill_up, formatted, mount, tmpfs
-from tests.fakes.content import FakeImage
+from tests.fakes.content import FakeImage, sample
 from tests.fakes.faults import Fault, Gate, flipped
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, mirror_of, serving
 from tests.wire import Reply, Wire, get, head
 
-BIG = os.urandom(LARGE)
+BIG = sample(LARGE)
 
 
 @pytest.fixture

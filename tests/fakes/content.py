@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from mirror.oci.digest import Digest
@@ -11,6 +12,12 @@ from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+@cache
+def sample(size: int) -> bytes:
+    """Return this many random bytes, one copy for all tests: a worker keeps all the files it imports."""
+    return random.Random(size).randbytes(size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Pass-through: from any source that works, hashed on the way."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -14,11 +13,12 @@ from mirror.oci.reference import Repository
 from mirror.transfer.context import TransferContext
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import WrongBytes
+from tests.fakes.content import sample
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, serving
 
-DATA = os.urandom(LARGE)
+DATA = sample(LARGE)
 DIGEST = Digest.of(DATA)
 X = Repository("docker.io", "library/x")
 

@@ -250,10 +250,11 @@ async def test_tags_query_that_cannot_be_sent(query: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"[]", b"{}", b'{"tags": "x"}', b"[" * 100_000, b"[" + b" " * module.MAX_TAGS_BYTES],
+    [b"", b"<html>", b"[]", b"{}", b'{"tags": "x"}', b"[" * 100_000, None],
 )
-async def test_tags_answered_with_other_content(body: bytes) -> None:
+async def test_tags_answered_with_other_content(body: bytes | None) -> None:
     """An answer that is no tag list, or is too long, is INVALID."""
+    body = b"[" + b" " * module.MAX_TAGS_BYTES if body is None else body
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.fault(Fault(status=200, body=body))
         with pytest.raises(UpstreamError) as raised:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.executor import DiskExecutor
+from tests.fakes.content import sample
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.page_cache import drop
@@ -20,7 +21,7 @@ from tests.running import Running
 from tests.wire import Wire, get
 
 # More than the buffers of a connection hold, so that a client that does not read stops its sender.
-DATA = os.urandom(1024 * 1024) * 16
+DATA = sample(16 * 1024 * 1024)
 
 Lines = list[MutableMapping[str, Any]]
 

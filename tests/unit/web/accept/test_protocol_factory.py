@@ -12,10 +12,11 @@ from mirror.web.accept.protocol_factory import POLL_SECONDS, ProtocolFactory
 from mirror.web.connections.large_answers import PIECE, LargeResponse
 from mirror.web.protocol import RequestProtocol
 from mirror.web.response_cache import ResponseCache
+from tests.fakes.content import sample
 from tests.wire import Wire
 
 # An answer that no connection takes at once.
-LONG, BODY = "/manifests/long", bytes(range(256)) * 64 * 1024
+LONG, BODY = "/manifests/long", sample(16 * 1024 * 1024)
 
 
 class InTurns:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncIterator
 from io import StringIO
 from pathlib import Path
@@ -16,12 +15,13 @@ from mirror.oci.errors import Code, RegistryError
 from mirror.util.log import configure
 from mirror.web.fastpath import known_blobs
 from mirror.web.fastpath.known_blobs import KnownBlobs
+from tests.fakes.content import sample
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, serving
 from tests.wire import Reply, Wire, get, request_head
 
 # More than the buffers of a connection hold, so that a client that does not read stops its sender.
-DATA = random.Random(5).randbytes(1024 * 1024) * 16
+DATA = sample(16 * 1024 * 1024)
 
 
 async def stored(mirror: Running, hub: FakeRegistry) -> Digest:
