@@ -101,7 +101,7 @@ class Service:
         if config.shared.bucket is not None:
             from mirror.transfer.shared.opening import open_shared
 
-            self.shared, context = open_shared(config.shared, context, self._upstreams)
+            self.shared, context = open_shared(config.shared, context, self._upstreams, store)
         self.cache = Cache(context, self._upstreams, config.tags)
         self.warm = WarmLists(store, self.cache)
         self.hosted, self.uploads, self._hosted_upkeep = self._host(config)

@@ -13,7 +13,7 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.metadata.index import AT_AN_UNKNOWN_TIME, Link, ReferrersEntry, TagEntry
-from mirror.store.store import Store
+from mirror.store.parts.interfaces import StoreParts
 from mirror.transfer.corruption import CorruptionTracker
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.transfer.transfer import Transfer
@@ -82,7 +82,7 @@ class TransferContext(Struct, frozen=True):
     `shared_words`: what other mirrors know; None where nothing is shared.
     """
 
-    store: Store
+    store: StoreParts
     tasks: Tasks
     metrics: Metrics
     settings: FillSettings

@@ -24,7 +24,7 @@ from mirror.oci.manifest import Manifest, ManifestInvalid, descriptors_of, refer
 from mirror.oci.reference import Repository, Tag
 from mirror.oci.referrers import texts_of_index
 from mirror.store.errors import StoreError
-from mirror.store.store import Store
+from mirror.store.parts.interfaces import StoreParts
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.util.tasks import off_loop
 
@@ -67,7 +67,7 @@ class ImageContents(Struct):
 class Caches(Struct, frozen=True):
     """The caches that a walk asks, which ask the upstream for what is not here."""
 
-    store: Store
+    store: StoreParts
     tags: TagCache
     manifests: ManifestCache
     listings: ListingCache

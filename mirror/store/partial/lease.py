@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -34,11 +35,32 @@ class Lease(Struct, frozen=True):
         os.close(self.descriptor)
 
 
-class BlobLease(Lease, frozen=True):
+class HeldLease(Protocol):
+    """A lease, however it is held."""
+
+    @property
+    def key(self) -> str: ...
+
+    def release(self) -> None:
+        """Release the lease. Blocks."""
+        ...
+
+
+class BlobLease(Struct, frozen=True):
     """A lease for filling `digest`; `present`: the store has the blob, so there is nothing to fill."""
 
+    lease: HeldLease
     digest: Digest
     present: bool
+
+    @property
+    def key(self) -> str:
+        """The key of the lease."""
+        return self.lease.key
+
+    def release(self) -> None:
+        """Release the lease. Blocks."""
+        self.lease.release()
 
 
 def acquire(keys: Sequence[str], folder: Path) -> list[Lease | None]:
@@ -62,7 +84,7 @@ def acquire_blobs(
     leases = acquire([blob_key(digest) for digest in digests], folder)
     try:
         return [
-            None if lease is None else BlobLease(lease.key, lease.path, lease.descriptor, digest, has(digest))
+            None if lease is None else BlobLease(lease, digest, has(digest))
             for digest, lease in zip(digests, leases, strict=True)
         ]
     except BaseException:

@@ -6,9 +6,9 @@
     Room           the quota, and whether the disk takes writes
     StoreUpkeep    what housekeeping uses
 
-`store.store.Store` has one of each. Both implementations of a part, on a cache folder and in memory, pass
-tests/contract/test_store_parts.py. `recovery.py` has the table of what each method does on a failing disk;
-those that raise StoreError then say so here.
+`StoreParts` has one of each: `store.store.Store` on a cache folder, `memory.store.MemoryStore` in memory.
+Both pass tests/contract/test_store_parts.py. `recovery.py` has the table of what each method does on a
+failing disk; those that raise StoreError then say so here.
 """
 
 import os
@@ -23,6 +23,7 @@ from mirror.store.blobs.entries import EvictedBlob, OpenBlob, Origin
 from mirror.store.blobs.headroom import Allowance
 from mirror.store.blobs.prover import Proof
 from mirror.store.errors import StoreError
+from mirror.store.executor import DiskExecutor
 from mirror.store.links.content import LocalContent, StoredManifest
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link, ReferrersEntry, TagEntry
@@ -30,7 +31,7 @@ from mirror.store.metadata.visibility import PublicMark
 from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.growing_writer import GrowingWriter
-from mirror.store.partial.lease import BlobLease, Lease
+from mirror.store.partial.lease import BlobLease, HeldLease
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.util.tasks import Tasks
@@ -202,11 +203,11 @@ class LocalLeases(Protocol):
         """Acquire the lease for filling a small blob; None while another process holds it."""
         ...
 
-    async def acquire(self, key: str) -> Lease | None:
+    async def acquire(self, key: str) -> HeldLease | None:
         """Acquire the lease under a key (`store.lock`); None while another process holds it."""
         ...
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: HeldLease) -> None:
         """Release a lease without content."""
         ...
 
@@ -358,10 +359,6 @@ class StoreUpkeep(Protocol):
         """Replace the pins of the configuration by `pins`; at a later `recover` if that fails now."""
         ...
 
-    async def pin(self, pin: Pin) -> None:
-        """Keep what matches from now on. Raises PinTooLarge or StoreError."""
-        ...
-
     async def stats(self) -> tuple[int, int]:
         """Return bytes and number of blobs. StoreError."""
         ...
@@ -373,3 +370,30 @@ class StoreUpkeep(Protocol):
     async def flush_last_use(self) -> None:
         """Write the last-use times gathered since the last call. StoreError."""
         ...
+
+
+class StoreParts(Protocol):
+    """A store as the cache and the transfers use it. `executor` and `readers` are threads for its files."""
+
+    @property
+    def metadata(self) -> Metadata: ...
+
+    @property
+    def content(self) -> ContentStore: ...
+
+    @property
+    def transfers(self) -> Transfers: ...
+
+    @property
+    def room(self) -> Room: ...
+
+    @property
+    def upkeep(self) -> StoreUpkeep: ...
+
+    @property
+    def executor(self) -> DiskExecutor: ...
+
+    @property
+    def readers(self) -> DiskExecutor: ...
+
+    async def close(self) -> None: ...

@@ -16,7 +16,7 @@ from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.growing_partials import growing_partials
 from mirror.store.partial.growing_writer import GrowingWriter
-from mirror.store.partial.lease import BlobLease, Lease
+from mirror.store.partial.lease import BlobLease, HeldLease, Lease
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.parts.room import FolderRoom
@@ -38,7 +38,7 @@ class FolderLeases:
         """Acquire the lease under a key (`store.lock`); None while another process holds it."""
         return await self._executor.await_or_release(self._keys.start(key), _release)
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: HeldLease) -> None:
         """Release a lease without content."""
         await self._executor.run(lease.release)
 
@@ -133,7 +133,7 @@ class FolderTransfers:
         return await self._disk.write(self._folder.writer.put_small_blob, lease.digest, data, origin)
 
 
-def _release(held: Lease | Partial | None) -> None:
+def _release(held: HeldLease | Partial | None) -> None:
     if held is not None:
         held.release()
 

@@ -66,10 +66,6 @@ class FolderUpkeep:
         self._pins = pins
         self._pins_written = await self._room.disk.best_effort(self._folder.pinning.configure_pins, pins)
 
-    async def pin(self, pin: Pin) -> None:
-        """Keep what matches from now on. Raises PinTooLarge or StoreError."""
-        await self._executor.run(self._folder.pinning.pin, pin)
-
     async def flush_last_use(self) -> None:
         """Write the last-use times gathered since the last call."""
         await self._last_use.flush()

@@ -13,6 +13,7 @@ from mirror.shared.upkeep.plan import TierLimits
 from mirror.shared.upkeep.revocations import Revocations
 from mirror.shared.upkeep.sweeper import UploadSweeper
 from mirror.shared.upstream_word import Seal
+from mirror.store.store import Store
 from mirror.store.tokens.token_store import TokenStore
 from mirror.transfer.context import TransferContext
 from mirror.transfer.shared.revoked_tokens import RevokedTokens
@@ -22,7 +23,7 @@ from mirror.upstream.upstream_set import UpstreamSet
 
 
 def open_shared(
-    settings: SharedSettings, context: TransferContext, upstreams: UpstreamSet
+    settings: SharedSettings, context: TransferContext, upstreams: UpstreamSet, store: Store
 ) -> tuple[SharedTransfers, TransferContext]:
     """Return the tier, which is probed in the background, and the context with it before the upstreams."""
     engines = shared_engines.open_engines(settings)
@@ -42,8 +43,8 @@ def open_shared(
         upkeep = TierUpkeep(tier, engines.leases, parts, limits, context.metrics, context.clock)
         revoked = None
         if seal is not None:
-            tokens = TokenStore(context.store.folder.path, context.store.folder.epoch)
+            tokens = TokenStore(store.folder.path, store.folder.epoch)
             revoked = RevokedTokens(tier, Revocations(engines.small, seal), tokens)
-        context.tasks.spawn(upkeep.run(context.store, revoked), name="upkeep of the shared tier")
+        context.tasks.spawn(upkeep.run(store, revoked), name="upkeep of the shared tier")
     shared = SharedTransfers(tier, context, upstreams, book, proof, settings.timeout)
     return shared, replace(context, shared_fills=shared, shared_words=shared.words)

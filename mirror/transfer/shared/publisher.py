@@ -20,7 +20,7 @@ from mirror.shared.tier import FillClaim, SharedTier
 from mirror.store.blobs.entries import OpenBlob
 from mirror.store.errors import StoreError
 from mirror.store.partial.growing import GrowingFile
-from mirror.store.store import Store
+from mirror.store.parts.interfaces import StoreParts
 from mirror.transfer.shared.streaming import UploadAbandoned, follow_fill
 from mirror.transfer.transfer import Transfer
 from mirror.upstream.errors import UpstreamError
@@ -47,7 +47,7 @@ READ_BYTES = 1024 * 1024
 class Publisher:
     """The blobs that wait to be written to the object store."""
 
-    def __init__(self, tier: SharedTier, store: Store, tasks: Tasks, metrics: Metrics) -> None:
+    def __init__(self, tier: SharedTier, store: StoreParts, tasks: Tasks, metrics: Metrics) -> None:
         self._tier = tier
         self._store = store
         self._tasks = tasks

@@ -21,7 +21,7 @@ from mirror.oci.errors import RegistryError
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
 from mirror.store.partial.growing import GrowingFile
-from mirror.store.store import Store
+from mirror.store.parts.interfaces import StoreParts
 from mirror.system.sockets import bind_all, format_address
 from mirror.transfer.shared.lead_window import LeadWindow
 from mirror.transfer.shared.leading import LeadingFills
@@ -62,7 +62,7 @@ class PeerListener:
 
     def __init__(
         self,
-        store: Store,
+        store: StoreParts,
         leading: LeadingFills,
         proof: PeerProof,
         wall_clock: Callable[[], float] = time.time,

@@ -10,6 +10,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.orphans import entries_without_file, files_without_entry, old_partials
+from mirror.store.partial.lease import Lease
 from tests.fakes.cached import X, interrupt, open_folder, put_blob
 
 SOON, NEVER = time.time() + 3600, 0.0
@@ -62,7 +63,8 @@ def test_orphans_are_old_partials(folder: CacheDirectory) -> None:
             interrupt(partial)
     (lease,) = folder.fills.acquire_leases([Digest.of(b"small")])
     assert lease is not None
-    os.close(lease.descriptor)
+    assert isinstance(lease.lease, Lease)
+    os.close(lease.lease.descriptor)
     (folder.partials / "small-x-1-2").write_bytes(b"x")
     expected = [f"sha256-{old.encoded}.data", f"sha256-{lease.digest.encoded}.map", "small-x-1-2"]
     assert sorted(names(folder, SOON)) == sorted(expected)

@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 
-from mirror.config.schema import CacheSettings, FillSettings
+from mirror.config.schema import FillSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.store import Store
+from mirror.store.memory.store import MemoryStore
 from mirror.transfer.blob_source import BlobSource, BlobSources
 from mirror.transfer.download import Download
 from mirror.transfer.download_order import DownloadOrder
@@ -85,9 +84,9 @@ class Pool:
         return self.speakers
 
 
-async def download(tmp_path: Path, tasks: Tasks, sources: BlobSources, *, size: int | None) -> bool:
+async def download(tasks: Tasks, sources: BlobSources, *, size: int | None) -> bool:
     """Return whether a download brought the whole blob."""
-    store = await Store.open(tmp_path, CacheSettings(dir=tmp_path))
+    store = await MemoryStore.open()
     partial, _ = await store.transfers.lock_partial(REPOSITORY, DIGEST)
     assert partial is not None
     transfer = Transfer(DIGEST, REPOSITORY)
@@ -106,16 +105,16 @@ async def download(tmp_path: Path, tasks: Tasks, sources: BlobSources, *, size: 
     return complete
 
 
-async def test_blob_source_of_another_kind_is_downloaded_from(tmp_path: Path, tasks: Tasks) -> None:
+async def test_blob_source_of_another_kind_is_downloaded_from(tasks: Tasks) -> None:
     """All bytes come from the one that is usable, each once."""
     upstream, tier = MemorySource("docker.io", None), MemorySource("tier", DATA)
-    assert await download(tmp_path, tasks, Pool(upstream, tier), size=len(DATA))
+    assert await download(tasks, Pool(upstream, tier), size=len(DATA))
     assert sum((stop or len(DATA)) - start for start, stop in tier.asked) == len(DATA)
 
 
-async def test_blob_source_without_the_blob_is_not_asked_again(tmp_path: Path, tasks: Tasks) -> None:
+async def test_blob_source_without_the_blob_is_not_asked_again(tasks: Tasks) -> None:
     """An empty tier costs one answer; the upstream brings the blob."""
     upstream, tier = MemorySource("docker.io", DATA), MemorySource("tier", None)
-    assert await download(tmp_path, tasks, Pool(upstream, tier), size=None)
+    assert await download(tasks, Pool(upstream, tier), size=None)
     assert len(tier.asked) == 1
     assert upstream.asked

@@ -11,8 +11,8 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
+from mirror.store.memory.store import MemoryStore
 from mirror.store.partial.growing_writer import GrowingWriter
-from mirror.store.store import Store
 from mirror.transfer import corruption
 from mirror.transfer.corruption import CorruptionTracker, Parts, sole_supplier
 from mirror.upstream.errors import Failure, UpstreamError
@@ -41,9 +41,9 @@ async def sources(tmp_path: Path, tasks: Tasks) -> AsyncIterator[tuple[Source, .
 
 
 @pytest.fixture
-async def writer(tmp_path: Path) -> AsyncIterator[GrowingWriter]:
+async def writer() -> AsyncIterator[GrowingWriter]:
     """A growing file that is to become RIGHT."""
-    store = await Store.open(tmp_path / "store")
+    store = await MemoryStore.open()
     partial, _ = await store.transfers.lock_partial(REPOSITORY, Digest.of(RIGHT))
     assert partial is not None
     yield await store.transfers.open_growing_file(partial, len(RIGHT), 64 * 1024)

@@ -6,7 +6,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.lock import lock_path, name_key
-from mirror.store.partial.lease import acquire, acquire_blobs
+from mirror.store.partial.lease import Lease, acquire, acquire_blobs
 from mirror.store.partial.partial import Partial
 
 ONE, TWO = Digest.of(b"one"), Digest.of(b"two")
@@ -29,7 +29,8 @@ def test_lease_is_released_on_a_disk_that_refuses_to_unlink(tmp_path: Path) -> N
     """The lock is freed nevertheless, or no process could ever fill the blob again."""
     (lease,) = acquire_blobs([ONE], tmp_path, lambda _: False)
     assert lease is not None
-    lease.path.with_suffix(".data").mkdir()  # which no unlink removes
+    assert isinstance(lease.lease, Lease)
+    lease.lease.path.with_suffix(".data").mkdir()  # which no unlink removes
     lease.release()
     (lease,) = acquire_blobs([ONE], tmp_path, lambda _: False)
     assert lease is not None

@@ -77,6 +77,7 @@ async def test_streaming_upload_begins_while_the_upstream_sends(
     gate = fake.hold(digest, after=len(DATA) - MiB)
     pulling = mirror.service._tasks.spawn(get(mirror.address, f"{X}/blobs/{digest}"), name="pull")
     await objects.begun.wait()
+    await gate.reached.wait()
     assert gate.waiting == 1
     assert await objects.stat(digest) is None
     gate.release()

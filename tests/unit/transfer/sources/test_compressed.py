@@ -43,7 +43,7 @@ async def decoded(mirror: Running, digest: Digest, data: bytes, *encodings: str)
     finally:
         await run(partial.discard)
         await context.store.transfers.release_partial(partial)
-        names = await run(lambda: [each.name for each in context.store.folder.partials.iterdir()])
+        names = await run(lambda: [each.name for each in mirror.service.folder.partials.iterdir()])
         assert names == []
 
 

@@ -1,16 +1,14 @@
 """Reception of a response into a growing file."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
+from mirror.store.memory.store import MemoryStore
 from mirror.store.partial.growing_writer import GrowingWriter
-from mirror.store.store import Store
 from mirror.transfer.plan import DEFAULT_LIMITS, Segment
 from mirror.transfer.sources.receiving import Reception
 
@@ -19,11 +17,13 @@ CHUNK = 10
 
 
 @pytest.fixture
-async def writer(tmp_path: Path) -> GrowingWriter:
-    store = await Store.open(tmp_path, CacheSettings(dir=tmp_path))
+async def writer() -> AsyncIterator[GrowingWriter]:
+    store = await MemoryStore.open()
     partial, _ = await store.transfers.lock_partial(Repository("docker.io", "library/x"), Digest.of(DATA))
     assert partial is not None
-    return await store.transfers.open_growing_file(partial, len(DATA), CHUNK)
+    yield await store.transfers.open_growing_file(partial, len(DATA), CHUNK)
+    await store.transfers.release_partial(partial)
+    await store.close()
 
 
 async def receive(writer: GrowingWriter, segment: Segment[str], *pieces: bytes) -> tuple[Reception, bool]:

@@ -1,0 +1,1 @@
+"""A store in memory: the twin of the one on a cache folder, for one process."""
