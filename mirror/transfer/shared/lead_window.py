@@ -25,7 +25,7 @@ WINDOW_PART = 32
 FLOOR = 16 * 1024 * 1024
 
 # Time, in seconds, after which mirrors that take nothing of what is here hold nothing back.
-STALL_SECONDS = 1.0
+STALL_SECONDS = 2.0
 
 # Time, in seconds, that a mirror takes at most to ask for its next span.
 BETWEEN_SECONDS = 2.0
