@@ -177,7 +177,7 @@ class Service:
         folder = self._store.folder
         try:
             book = UsageBook(folder.index)
-            return await self._store.executor.run(lambda: folder.recovery.write(book.add, day, amounts))
+            return await self._store.executor.run(folder.recovery.write, book.add, day, amounts)
         except StoreError as error:
             log.debug("use of upstreams not written", reason=str(error))
             return {}
@@ -252,7 +252,7 @@ class Service:
         """Look whether there is room for the cache; the worker that runs housekeeping says so."""
         with suppress(StoreError):
             report = await self._store.executor.run(self._store.folder.housekeeper.claim)
-            await self._store.executor.run(lambda: self._room.look(report=report))
+            await self._store.executor.run(self._room.look, report=report)
 
 
 async def _note_hosted(store: Store, config: Config) -> None:

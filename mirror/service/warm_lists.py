@@ -1,6 +1,7 @@
 """Lists of images that are fetched before a client asks: on a schedule, from the pages, by `warm`."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mirror.cache.cache import Cache
@@ -35,9 +36,8 @@ class WarmLists:
         from mirror.manage.warm.scheduled import fetch_list
         from mirror.manage.warm.scheduler import WarmScheduler
 
-        names = config.names().mirrored
-        begin = lambda plan: self.run(plan, log_pause)  # noqa: E731
-        fetch = lambda settings: fetch_list(settings, names, begin, self.pin)  # noqa: E731
+        begin = partial(self.run, on_pause=log_pause)
+        fetch = partial(fetch_list, names=config.names().mirrored, begin=begin, pin=self.pin)
         self._scheduler = WarmScheduler(config.warm, self._store.folder.path, fetch, tasks, clock)
 
     async def tick(self) -> None:

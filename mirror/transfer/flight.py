@@ -126,9 +126,9 @@ class FlightTable:
         self._metrics = context.metrics
         self._upstreams = upstreams
         connections = context.settings.connections
-        self._turns = upstreams.turns(connections, lambda each: each.max_blob_connections)
+        self._turns = upstreams.blob_turns(connections)
         # Apart from large fills: a config does not wait behind the layers of other images.
-        self._small_turns = upstreams.turns(connections, lambda each: each.max_connections)
+        self._small_turns = upstreams.turns(connections)
         self._running: dict[Digest, Flight] = {}
         self.on_disk_error: Callable[[], object] = ignore  # called when a fill failed because of the disk
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mirror.config.endpoints import UpstreamSettings
@@ -51,10 +51,15 @@ class UpstreamSet(Mapping[str, Upstream]):
     def __len__(self) -> int:
         return len(self._upstreams)
 
-    def turns(self, connections: int, limit: Callable[[Upstream], int]) -> dict[str, SlotGroup]:
-        """Return the turns of the fills of each upstream; all together have one for each connection."""
+    def turns(self, connections: int) -> dict[str, SlotGroup]:
+        """Return the turns of the small fills of each upstream; all together have one for each connection."""
         pool = SlotPool(connections)
-        return {name: SlotGroup(pool, limit(upstream)) for name, upstream in self.items()}
+        return {name: SlotGroup(pool, upstream.max_connections) for name, upstream in self.items()}
+
+    def blob_turns(self, connections: int) -> dict[str, SlotGroup]:
+        """Return the turns of the large fills of each upstream, which leave some of its connections free."""
+        pool = SlotPool(connections)
+        return {name: SlotGroup(pool, upstream.max_blob_connections) for name, upstream in self.items()}
 
     @property
     def use_accounts(self) -> bool:
