@@ -24,7 +24,7 @@ from mirror.store.metadata.usage import UsageBook
 from mirror.store.scrub import Scrub
 from mirror.store.store import Store
 from mirror.system.cpu_load import CpuLoad
-from mirror.system.malloc import trim_heap
+from mirror.system.malloc import limit_arenas, trim_heap
 from mirror.transfer.context import TransferContext
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.upstream_set import UpstreamSet
@@ -143,6 +143,7 @@ class Service:
         `clock`: seconds since the epoch; `limits`: thresholds of the downloads. `table`: what all workers
         share about their clients.
         """
+        limit_arenas()
         store = await open_store(config.cache.dir, config.cache)
         await _note_hosted(store, config)
         await store.upkeep.configure_pins(config.pins())

@@ -1,4 +1,8 @@
-"""Tuning of glibc's malloc: keep large buffers for reuse, return free memory now and then.
+"""Tuning of glibc's malloc: few arenas, keep large buffers for reuse, return free memory now and then.
+
+By default each thread gets an arena of its own, up to eight for each processor, and what one thread has freed
+is of no use to another one: after 76,000 requests of all shapes, 44 MB of a worker were free blocks between
+used ones, and more with every request.
 
 Every piece of a body needs a large block. By default glibc returns each freed block to the system, and every
 page of the next block costs a page fault (55,000 for each GiB received). After glibc has once seen a block of
@@ -13,6 +17,18 @@ from functools import cache
 # Upper limit of glibc's dynamic mmap threshold (DEFAULT_MMAP_THRESHOLD_MAX), less room for malloc's own
 # header.
 MAX_MMAP_THRESHOLD = 32 * 1024 * 1024 - 64 * 1024
+
+
+# Arenas of a process, and the number of that option in <malloc.h>. Threads of Python mostly allocate in turn.
+ARENAS, M_ARENA_MAX = 2, -8
+
+
+def limit_arenas() -> None:
+    """Have all threads share ARENAS; to be called before they start. Does nothing with other C libraries."""
+    import ctypes  # 1 ms of the start
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 @cache

@@ -2,6 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from mirror.system.malloc import ARENAS
 
 PROGRAM = """
 from mirror.system.malloc import trim_heap, keep_buffers
@@ -33,3 +38,49 @@ def test_trim_heap_returns_free_memory() -> None:
     """A process of its own returns more than 10 MiB of freed memory."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 10 * 1024
+
+
+ARENAS_OF_THREADS = """
+import asyncio, ctypes, sys
+from threading import Barrier, Thread
+
+if sys.argv[2] == "limited":
+    from mirror.system.malloc import limit_arenas
+    limit_arenas()
+if sys.argv[2] == "service":
+    from mirror.service.service import Service
+    from tests.running import configured
+    from pathlib import Path
+
+    async def begin() -> None:
+        service = await Service.open(configured(Path(sys.argv[1]), {"hub.test": "http://127.0.0.1:9"}))
+        await service.close()
+
+    asyncio.run(begin())
+together = Barrier(8)
+
+def allocate() -> None:
+    together.wait()
+    blocks = [bytearray(2000) for _ in range(50)]
+    together.wait()
+
+threads = [Thread(target=allocate) for _ in range(8)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode() + b"/malloc.xml", b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(open(sys.argv[1] + "/malloc.xml").read().count("<heap nr="))
+"""
+
+
+@pytest.mark.parametrize("kind", ["default", "limited", "service"])
+def test_threads_share_few_arenas(kind: str, tmp_path: Path) -> None:
+    """A process of its own has as many as it allows, and its threads would have more."""
+    command = [sys.executable, "-c", ARENAS_OF_THREADS, str(tmp_path), kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > ARENAS) is (kind == "default")
