@@ -20,7 +20,7 @@
     warm-runs             the last scheduled fetch of each list (manage/warm/job_state.py)
     scrub.cursor, .lock   where the scrub stands, and the process that scrubs (scrub.py)
 
-`recovery.py` has the table of what is a miss on a failing disk, `eviction.py` that of who evicts what.
+`guard.py` has the table of what is a miss on a failing disk, `eviction.py` that of who evicts what.
 """
 
 import shutil

@@ -46,6 +46,29 @@ class OpenContent(Struct, frozen=True):
     data: bytes | None = None
 
 
+class UnwrittenLinks:
+    """Links that were confirmed but could not be written to the disk. For the event loop only."""
+
+    def __init__(self) -> None:
+        self._links: LRUCache[tuple[Repository, Digest], Link] = LRUCache(LINKS)
+
+    def get(self, repository: Repository, digest: Digest) -> Link | None:
+        """Return a link."""
+        return self._links.get((repository, digest))
+
+    def put(self, repository: Repository, links: Mapping[Digest, Link], *, written: bool) -> None:
+        """Keep links that were not `written` to the index, over known ones (`Link.over`)."""
+        for digest, link in links.items():
+            if written:
+                self.drop(repository, digest)
+            else:
+                self._links.put((repository, digest), link.over(self.get(repository, digest)), 0)
+
+    def drop(self, repository: Repository, digest: Digest) -> None:
+        """Drop a link."""
+        self._links.drop((repository, digest))
+
+
 class MemoryCache:
     """A cache of `size` bytes, 0 for none. For the event loop only.
 
@@ -56,7 +79,7 @@ class MemoryCache:
     def __init__(self, size: int, removal_epoch: Callable[[], int] = lambda: 0) -> None:
         self._tags: LRUCache[tuple[Repository, Tag], TagEntry] = LRUCache(size // TAG_SHARE)
         self._contents: LRUCache[tuple[Repository, Digest], Content] = LRUCache(size - size // TAG_SHARE)
-        self._links: LRUCache[tuple[Repository, Digest], Link] = LRUCache(LINKS)
+        self.unwritten = UnwrittenLinks()
         self._files: OpenFiles[tuple[Repository, Digest], Link] = OpenFiles(
             MOST_FILES if size else 0, removal_epoch=removal_epoch
         )
@@ -128,23 +151,6 @@ class MemoryCache:
             return None
         self._absent.drop(digest)
         return known[1]
-
-    def link(self, repository: Repository, digest: Digest) -> Link | None:
-        """Return a link that was confirmed but could not be written to the disk."""
-        return self._links.get((repository, digest))
-
-    def put_links(self, repository: Repository, links: Mapping[Digest, Link], *, written: bool) -> None:
-        """Keep links that were not `written` to the index, over known ones (`Link.over`)."""
-        for digest, link in links.items():
-            if written:
-                self._links.drop((repository, digest))
-            else:
-                self._links.put((repository, digest), link.over(self.link(repository, digest)), 0)
-
-    def drop_link(self, repository: Repository, digest: Digest) -> None:
-        """Drop a link that was withdrawn, and its content."""
-        self._links.drop((repository, digest))
-        self.forget(repository, (digest,))
 
     def forget(self, repository: Repository, digests: Iterable[Digest]) -> None:
         """Drop content about which something was written."""

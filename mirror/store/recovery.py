@@ -1,23 +1,8 @@
 """Recovery: what counts as a miss on a failing disk, what is tried again, and how lost parts are recreated.
 
-`Recovery.read_or` decides that a failing disk is a miss. Each operation of `Store` has one of these policies:
-
-    policy       on a failing disk                        operations
-    -----------  ---------------------------------------  -----------------------------------------------
-    read_or      a miss: None, False or nothing listed;   look_up, open_blob, manifest, read_blob,
-                 while the capability is down, at once    missing_blobs, tag, known_tags, referrers
-    write        repair or make room and try again; then  adopt, open_growing_file, GrowingFile.write
-                 StoreError, and the fill passes through  (room only), lock_partial (repair only)
-    best effort  as write; then writing is down, and the  put_manifest, LinkStore.add, put_tag, drop_tag,
-                 client gets its answer nevertheless      put_referrers, put_small_blob, configure_pins
-    ignored      no report: the next call that needs the  evict_excess, make_room,
-                 disk meets the failure                   quarantine_if_unreadable
-    raised       StoreError at once; the caller decides   all others: leases, repositories, following a
-                                                          partial, releasing one, statistics
-
-`Recovery.read_or` and `Recovery.write` are the first two, for one thread; `retrying.RetryingDisk` adds the
-room and the third. `health.StoreHealth` holds what is down, and since when. A part of the folder that was
-removed or is corrupt is recreated by the call that meets it, which then goes on.
+`Recovery.read_or` and `Recovery.write` are two of the policies of `guard.py`, which has the table, for one
+thread. `health.StoreHealth` holds what is down, and since when. A part of the folder that was removed or is
+corrupt is recreated by the call that meets it, which then goes on.
 """
 
 import errno

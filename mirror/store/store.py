@@ -1,7 +1,7 @@
 """The store of one cache folder for the event loop, in the parts that its callers need (`store.parts`).
 
 Each call takes one hop into a disk thread, or none: small content in use is answered from memory.
-`recovery.py` has the table of what each method does on a failing disk, `eviction.py` the table of who evicts
+`guard.py` has the table of what each method does on a failing disk, `eviction.py` the table of who evicts
 what.
 """
 

@@ -50,7 +50,7 @@ BOUNDED = {
     "ManifestReader._manifests",
     "MemoryCache._absent",
     "MemoryCache._contents",
-    "MemoryCache._links",
+    "UnwrittenLinks._links",
     "MemoryCache._tags",
     "NegativeCache._known",
     "Prefetch._examined",

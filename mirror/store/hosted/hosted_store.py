@@ -17,6 +17,7 @@ from mirror.store.batch import Batcher
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import Origin
 from mirror.store.errors import StoreError
+from mirror.store.guard import DiskGuard
 from mirror.store.health import Capability
 from mirror.store.hosted.errors import PushRefused
 from mirror.store.hosted.hosted_index import HostedIndex, Removed
@@ -25,7 +26,6 @@ from mirror.store.hosted.push_writer import PushWriter, PutTags
 from mirror.store.hosted.pushes import PushedManifest, Quotas
 from mirror.store.links.content import LocalContent, StoredManifest
 from mirror.store.metadata.index import TagEntry
-from mirror.store.retrying import RetryingDisk
 from mirror.store.store import Store
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class HostedStore:
         self._pushes: Batcher[PushedManifest, PutTags | PushRefused] = Batcher(
             store.executor, self._writer.put_manifests
         )
-        self._disk = RetryingDisk(store.executor, store.folder.recovery, store.health, store.room.make_room)
+        self._disk = DiskGuard(store.executor, store.folder.recovery, store.health, store.room.make_room)
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return the entry of a tag whose manifest is here."""

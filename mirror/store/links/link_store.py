@@ -5,10 +5,10 @@ from typing import ParamSpec
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.store.guard import DiskGuard
 from mirror.store.invalidation import Epoch
 from mirror.store.memory_cache import MemoryCache
 from mirror.store.metadata.index import Index, Link
-from mirror.store.retrying import RetryingDisk
 from mirror.util.lru import LRUCache
 
 P = ParamSpec("P")
@@ -20,7 +20,7 @@ SEEN_BYTES = 1024 * 1024
 class LinkStore:
     """The links of one cache folder, for the event loop."""
 
-    def __init__(self, index: Index, epoch: Epoch, disk: RetryingDisk, memory: MemoryCache) -> None:
+    def __init__(self, index: Index, epoch: Epoch, disk: DiskGuard, memory: MemoryCache) -> None:
         self._index = index
         self._epoch = epoch
         self._disk = disk
@@ -36,7 +36,7 @@ class LinkStore:
     async def read_again(self, repository: Repository, digest: Digest) -> Link | None:
         """Return the link as it is on the disk, where another process may have confirmed it."""
         self._memory.forget(repository, (digest,))
-        link = self._memory.link(repository, digest)
+        link = self._memory.unwritten.get(repository, digest)
         return link or await self._disk.read_or(None, lambda: self._index.link(repository, digest))
 
     async def first_seen(self, repository: Repository, digest: Digest, now: float) -> float:
@@ -52,9 +52,13 @@ class LinkStore:
 
     async def withdraw(self, repository: Repository, digest: Digest) -> None:
         """Drop a link, and all copies of it in memory, in all processes: the upstream has refused it."""
-        self._memory.drop_link(repository, digest)
+        self._drop_copies(repository, digest)
         await self._disk.best_effort(self._withdraw, repository, digest)
-        self._memory.drop_link(repository, digest)
+        self._drop_copies(repository, digest)
+
+    def _drop_copies(self, repository: Repository, digest: Digest) -> None:
+        self._memory.unwritten.drop(repository, digest)
+        self._memory.forget(repository, (digest,))
 
     def _withdraw(self, repository: Repository, digest: Digest) -> None:
         self._index.drop_link(repository, digest)
@@ -70,4 +74,4 @@ class LinkStore:
     ) -> None:
         """Write by `best_effort`; unwritten links stay in memory, so that no client has to ask again."""
         written = await self._disk.best_effort(work, *args, **kwargs)
-        self._memory.put_links(repository, links, written=written)
+        self._memory.unwritten.put(repository, links, written=written)

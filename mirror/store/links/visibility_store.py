@@ -1,16 +1,16 @@
 """The marks of public repositories for the event loop: shared by all processes on the cache folder."""
 
 from mirror.oci.reference import Repository
+from mirror.store.guard import DiskGuard
 from mirror.store.invalidation import Epoch
 from mirror.store.metadata.index import Index
 from mirror.store.metadata.visibility import PublicMark, PublicRepositories
-from mirror.store.retrying import RetryingDisk
 
 
 class VisibilityStore:
     """The marks of one cache folder, for the event loop."""
 
-    def __init__(self, index: Index, epoch: Epoch, disk: RetryingDisk) -> None:
+    def __init__(self, index: Index, epoch: Epoch, disk: DiskGuard) -> None:
         self._marks = PublicRepositories(index)
         self._epoch = epoch
         self._disk = disk

@@ -44,7 +44,7 @@ class FolderContent:
         """Look up link and presence, without content."""
         if (known := self._memory.content(repository, digest)) is not None:
             return LocalContent(known.link, True)
-        link = self._memory.link(repository, digest)
+        link = self._memory.unwritten.get(repository, digest)
         return await self._executor.run(self._folder.reader.look_up, repository, digest, link)
 
     async def open_blob(self, repository: Repository, digest: Digest) -> LocalContent:
@@ -53,7 +53,7 @@ class FolderContent:
             self.touch(digest)
             return LocalContent(known.link, True, known.blob, known.data)
         version = self._memory.version
-        link = self._memory.link(repository, digest)
+        link = self._memory.unwritten.get(repository, digest)
         opening = self._executor.start(self._folder.reader.open_blob, repository, digest, link)
         found = await self._executor.await_or_release(opening, LocalContent.close)
         self._memory.keep(repository, digest, OpenContent(found.link, found.blob, found.data), version)
@@ -78,7 +78,7 @@ class FolderContent:
         content = self._memory.content(repository, digest)
         if content is None:
             version = self._memory.version
-            link = self._memory.link(repository, digest)
+            link = self._memory.unwritten.get(repository, digest)
             content = await self._executor.run(self._folder.reader.manifest, repository, digest, link)
             if content is None:
                 return None

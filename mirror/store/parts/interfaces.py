@@ -7,7 +7,7 @@
     StoreUpkeep    what housekeeping uses
 
 `StoreParts` has one of each: `store.store.Store` on a cache folder, `memory.store.MemoryStore` in memory.
-Both pass tests/contract/test_store_parts.py. `recovery.py` has the table of what each method does on a
+Both pass tests/contract/test_store_parts.py. `guard.py` has the table of what each method does on a
 failing disk; those that raise StoreError then say so here.
 """
 

@@ -4,19 +4,19 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.executor import DiskExecutor
+from mirror.store.guard import DiskGuard
 from mirror.store.links.link_store import LinkStore
 from mirror.store.links.visibility_store import VisibilityStore
 from mirror.store.memory_cache import MemoryCache
 from mirror.store.metadata.index import ReferrersEntry, TagEntry
 from mirror.store.metadata.listings import gone_tags
-from mirror.store.retrying import RetryingDisk
 
 
 class FolderMetadata:
     """The index of one cache folder: a `Metadata`."""
 
     def __init__(
-        self, folder: CacheDirectory, executor: DiskExecutor, disk: RetryingDisk, memory: MemoryCache
+        self, folder: CacheDirectory, executor: DiskExecutor, disk: DiskGuard, memory: MemoryCache
     ) -> None:
         self.links = LinkStore(folder.index, folder.epoch, disk, memory)
         self.visibility = VisibilityStore(folder.index, folder.epoch, disk)

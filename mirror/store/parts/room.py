@@ -10,9 +10,9 @@ from mirror.store.blobs.entries import EvictedBlob
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
+from mirror.store.guard import DiskGuard
 from mirror.store.memory_cache import MemoryCache
 from mirror.store.parts.last_use import LastUse
-from mirror.store.retrying import RetryingDisk
 from mirror.store.shares.shares import Shares
 from mirror.util.callbacks import ignore
 from mirror.util.tasks import run_to_completion
@@ -29,7 +29,7 @@ class FolderRoom:
         self.on_evicted: Callable[[Sequence[EvictedBlob]], object] = ignore  # called with what the quota cost
         self.allowance = folder.evictor.allowance
         self.shares = Shares(folder, executor, self._evict)
-        self.disk = RetryingDisk(executor, folder.recovery, folder.health, self.make_room)
+        self.disk = DiskGuard(executor, folder.recovery, folder.health, self.make_room)
         self._folder = folder
         self._executor = executor
         self._memory = memory

@@ -1,6 +1,27 @@
-"""Disk work of the asynchronous store on a disk that may fail: `read_or`, `write` and `best_effort`.
+"""The guard of disk work on a disk that may fail: `read_or`, `write` and `best_effort`.
 
-`recovery.py` has the table of which operation follows which policy.
+`Recovery.read_or` decides that a failing disk is a miss. Each operation of a store's parts has one of these
+policies:
+
+    policy       on a failing disk                        operations
+    -----------  ---------------------------------------  -----------------------------------------------
+    read_or      a miss: None, False or nothing listed;   look_up, open_blob, manifest, read_blob,
+                 while the capability is down, at once    missing_blobs, tag, known_tags, referrers,
+                                                          links.read_again, links.first_seen, marks
+    write        repair or make room and try again; then  adopt, open_growing_file, GrowingFile.write
+                 StoreError, and the fill passes through  (room only), lock_partial (repair only); all
+                                                          writes of `hosted.HostedStore`
+    best_effort  as write; then writing is down, and the  put_manifest, links.add, links.withdraw, put_tag,
+                 client gets its answer nevertheless      drop_tag, put_referrers, put_small_blob, marks,
+                                                          configure_pins
+    ignored      no report: the next call that needs the  evict_excess, make_room,
+                 disk meets the failure                   quarantine_if_unreadable
+    raised       StoreError at once; the caller decides   all others: leases, repositories, read_tag_again,
+                                                          following a partial, releasing one, statistics;
+                                                          all reads of `hosted.HostedStore`
+
+`Recovery.read_or` and `Recovery.write` are the first two, for one thread; `DiskGuard` adds the hop into it,
+the room and the third.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,7 +36,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class RetryingDisk:
+class DiskGuard:
     """The policies of `Recovery` in a disk thread, and a retry after making room on a full disk."""
 
     def __init__(

@@ -11,8 +11,8 @@ from mirror.store import recovery
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import NoRoom, PartialLost, ShuttingDown, StoreError
 from mirror.store.executor import DiskExecutor
+from mirror.store.guard import DiskGuard
 from mirror.store.health import Capability
-from mirror.store.retrying import RetryingDisk
 from mirror.util.callbacks import ignore
 
 
@@ -42,13 +42,13 @@ async def executor() -> AsyncIterator[DiskExecutor]:
     await executor.close(ignore)
 
 
-async def attempts(executor: DiskExecutor, tmp_path: Path, disk: Disk) -> RetryingDisk:
+async def attempts(executor: DiskExecutor, tmp_path: Path, disk: Disk) -> DiskGuard:
     def opened() -> CacheDirectory:
         with closing(CacheDirectory(tmp_path / "cache")) as folder:
             return folder
 
     folder = await executor.run(opened)
-    return RetryingDisk(executor, folder.recovery, folder.health, disk.make_room)
+    return DiskGuard(executor, folder.recovery, folder.health, disk.make_room)
 
 
 async def test_write_is_retried_once_with_more_room(executor: DiskExecutor, tmp_path: Path) -> None:
