@@ -57,6 +57,8 @@ def open_engines(settings: SharedSettings) -> Engines:
         return Engines(objects.name, objects, leases, fit, records, None, objects, missing, uploads)
     from mirror.shared.redis_leases import RedisLeases
 
-    redis = RedisLeases(settings, objects.name.removeprefix("s3://"))
+    coordinator = RedisLeases(settings, objects.name.removeprefix("s3://"))
     fit = lambda: probe(objects, leases=False)  # noqa: E731
-    return Engines(objects.name, objects, redis, fit, records, redis.records(), objects, missing, uploads)
+    return Engines(
+        objects.name, objects, coordinator, fit, records, coordinator.records(), objects, missing, uploads
+    )
