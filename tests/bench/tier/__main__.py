@@ -37,8 +37,8 @@ class Sizes:
     trouble_upstream: int = 12
     trouble_layers: tuple[int, ...] = (10, 8, 2, 1)
     lines: int = 200
-    newcomer: int = 800
-    newcomer_layers: tuple[int, ...] = (256, 255, 257, 128, 64, 65)
+    newcomer: int = 500  # as long for its image as 1 Gbit/s for 2 GiB
+    newcomer_layers: tuple[int, ...] = (256, 255, 257, 192, 193, 64, 63)
     seconds: float = 4
     turns: int = 5
 
@@ -52,7 +52,7 @@ QUICK = Sizes(
     trouble_upstream=6,
     lines=50,
     newcomer=200,
-    newcomer_layers=(65, 64, 63),
+    newcomer_layers=(128, 127, 126, 48, 47, 36),
     seconds=2,
     turns=3,
 )
