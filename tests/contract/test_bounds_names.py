@@ -60,7 +60,7 @@ BOUNDED = {
     "SeenOnce._marks",
     "SharedResponses._verdicts",
     "SharedResponses.heads",
-    "Store._used",
+    "LastUse.used",
     "UploadClaims._coming",
     "UploadClaims._sizes",
     "UploadStore._hashes",
