@@ -82,7 +82,7 @@ class BucketLeases:
         else:
             acquired = await self._objects.replace(name, data, found.version)
         # An answer may be lost, and the write that it was for repeated: the object tells who holds the lease.
-        return holder if acquired else await self.holder(key) or holder
+        return holder if acquired else await self.holder(key) or Holder("")
 
     async def renew(self, key: str, holder: Holder, seconds: float) -> bool:
         name = _name(key)

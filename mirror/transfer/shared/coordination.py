@@ -105,10 +105,13 @@ class Coordination:
                 # The holder before this one may have written it since.
                 return Place() if await self._is_stored() else None
             self.left_to_another = held is not None
-            if held is None or not self._follows or held.address in ("", self._tier.address):
+            if held is None or not self._follows:
                 return None
-            if held != self._dead:
-                return Place(held)
+            if held.owner:  # else the lease has lapsed between the claim and the look at who has it
+                if held.address in ("", self._tier.address):
+                    return None
+                if held != self._dead:
+                    return Place(held)
             if self._clock() >= until:
                 return None
             await asyncio.sleep(POLL_SECONDS)

@@ -121,6 +121,24 @@ async def test_lease_of_a_dead_mirror_is_left_to_one_that_has_more(leases: Memor
     await shared.close()
 
 
+async def test_lease_that_lapses_during_a_claim_is_claimed_again(
+    leases: MemoryLeases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claim again after a claim that came too early for the lease, and too late to see who had it."""
+    shared = await mirror(leases)
+    answers = [Holder(""), Holder("")]
+    acquire = leases.acquire
+
+    async def early(key: str, holder: Holder, seconds: float) -> Holder:
+        return answers.pop() if answers else await acquire(key, holder, seconds)
+
+    monkeypatch.setattr(leases, "acquire", early)
+    known = of(shared)
+    assert await known.place() is None
+    assert (known.claim is not None, answers) == (True, [])
+    await shared.close()
+
+
 async def test_lease_of_a_dead_mirror_is_for_one_that_was_in_front(leases: MemoryLeases) -> None:
     """A mirror that nobody was ahead of claims at once."""
     shared = await mirror(leases)
