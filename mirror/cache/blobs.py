@@ -111,7 +111,8 @@ class BlobCache:
     ) -> BlobAnswer | None:
         """Return the blob from the disk, or from a fill; None when the disk is of no use."""
         store, outcome, staleness = self._context.store, Outcome.HIT, None
-        absent = store.content.take_absent(repository, digest)
+        absent = self._flights.take_absent(repository, digest)
+        guessed = absent is not None
         for _ in range(ROUNDS):
             if absent is None:
                 local = await store.content.open_blob(repository, digest)
@@ -138,7 +139,14 @@ class BlobCache:
                 self._flights.join(flight, limit)
                 leave = partial(self._flights.leave, flight, limit)
             outcome = joined if outcome is Outcome.HIT else outcome
-            content = await self._follow(flight, repository, leave, request)
+            try:
+                content = await self._follow(flight, repository, leave, request)
+            except (StoreError, UpstreamError) as error:
+                if not guessed or isinstance(error, ShuttingDown):
+                    raise
+                if not (await store.content.look_up(repository, digest)).present:
+                    raise
+                content = None  # another process has brought it, and it was not looked for
             if flight.repository == repository and flight.unanswered is not None:
                 link = (await store.content.look_up(repository, digest)).link
                 staleness = self._access.unanswered(repository, link, flight.unanswered)

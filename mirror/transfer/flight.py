@@ -29,6 +29,7 @@ from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.guests.current import asker
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
+from mirror.util.fairness.budget import current_budget
 from mirror.util.fairness.client import current_client
 from mirror.util.fairness.fair_queue import FairQueue
 from mirror.util.log import get_logger
@@ -162,9 +163,22 @@ class FlightTable:
         if flight.leave(limit):
             self._on_last_client(flight)
 
+    def take_absent(self, repository: Repository, digest: Digest) -> Link | None:
+        """Return the link of a blob that was missing when its manifest came, if its fill begins at once.
+
+        Another process may have brought it since: what would wait or be refused is looked for on the disk.
+        """
+        store = self._context.store
+        link = store.content.take_absent(repository, digest)
+        if link is None or current_budget() is not None or not store.room.is_writable:
+            return None
+        return None if self._turns_for(repository, link).saturated else link
+
     def _turns_of(self, flight: Flight) -> SlotGroup:
-        turns = self._small_turns if is_small(flight.link) else self._turns
-        return turns[flight.repository.upstream]
+        return self._turns_for(flight.repository, flight.link)
+
+    def _turns_for(self, repository: Repository, link: Link | None) -> SlotGroup:
+        return (self._small_turns if is_small(link) else self._turns)[repository.upstream]
 
     def _reassign(self, flight: Flight) -> None:
         """Give turns and connections to who is urgent now: clients have come or gone."""

@@ -8,9 +8,10 @@ import pytest
 
 from mirror.config.schema import FillSettings
 from mirror.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from mirror.store.errors import StoreError
 from tests.fakes.content import FakeImage, image_index, some_layers
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, Running, mirror_of
+from tests.running import LARGE, Running, configured, mirror_of, serving
 from tests.wire import get, head
 
 pytestmark = pytest.mark.slow
@@ -177,4 +178,44 @@ async def test_blob_that_another_process_has_brought_is_not_fetched_again(
         await other.landed(digest)
         replies = [await get(one.address, f"/v2/library/x/blobs/{digest}") for _ in range(2)]
     assert [each.body for each in replies] == [data, data]
+    assert fake.requests("GET", digest) == 1
+
+
+@pytest.mark.parametrize("trouble", ["turns", "writing", "partials", "quota"])
+async def test_blob_that_another_process_has_brought_is_there_where_no_fill_may_begin(
+    fake: FakeRegistry, tmp_path: Path, trouble: str
+) -> None:
+    """All turns are taken, nothing can be written, or the client may fetch no more: it is on the disk."""
+    image = fake.add_image("library/x", "t", some_layers(2, LARGE))
+    (digest, second), data = image.layers, image.layers_data[0]
+    cache, upstreams, fill = (
+        tmp_path / "cache",
+        {"docker.io": fake.url},
+        {"prefetch": "off", "connections": 1},
+    )
+    limits = [{"name": "all", "upstream_per_day": "4MiB"}] if trouble == "quota" else []
+    async with (
+        serving(configured(cache, upstreams, fill=fill, limits=limits)) as one,
+        serving(configured(cache, upstreams, fill=fill)) as other,
+    ):
+        for mirror in (one, other):
+            await get(mirror.address, "/v2/library/x/manifests/t", ACCEPT)
+        await get(other.address, f"/v2/library/x/blobs/{digest}")
+        await other.landed(digest)
+        gate = fake.hold(second, after=LARGE // 2)
+        filling = asyncio.ensure_future(get(one.address, f"/v2/library/x/blobs/{second}"))
+        if trouble != "turns":
+            gate.release()
+            await filling
+            await one.landed(second)
+        if trouble == "writing":
+            one.service._store.room.report_write_failure(StoreError("no writing"))
+        if trouble == "partials":
+            await asyncio.to_thread((cache / "partial").rename, tmp_path / "gone")
+            await asyncio.to_thread((cache / "partial").touch)
+        async with asyncio.timeout(60):
+            reply = await get(one.address, f"/v2/library/x/blobs/{digest}")
+        gate.release()
+        await filling
+    assert (reply.status, reply.body == data) == (200, True)
     assert fake.requests("GET", digest) == 1
