@@ -6,11 +6,15 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from mirror.shared.bucket_records import MISSING_SECONDS
+from mirror.shared.errors import TierError
 from mirror.shared.interfaces import ConditionalObjects, ObjectTier, TierObject
 from mirror.shared.keys import LEASES, MISSING, PROBES, RECORDS
 from mirror.shared.upkeep.ledger import UpkeepLedger
 from mirror.shared.upkeep.plan import TierCleaning, TierLimits
 from mirror.shared.upkeep.sweeper import UploadSweeper
+from mirror.util.log import get_logger
+
+log = get_logger(__name__)
 
 # How long small objects are kept, in seconds, since they were last written. A word of an upstream that was
 # not confirmed for so long is asked for again. Clients may ask for any number of tags that there are not.
@@ -78,4 +82,7 @@ class TierKeeper:
                 if now - each.modified > seconds:
                     await self._objects.delete(each.key)
         if self._uploads is not None:
-            await self._uploads.sweep()
+            try:
+                await self._uploads.sweep()
+            except TierError as error:  # keys that may not list uploads may do all else
+                log.warning("uploads that have not ended are left in the shared tier", reason=str(error))

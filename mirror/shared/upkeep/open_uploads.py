@@ -116,7 +116,7 @@ class OpenUploads:
                 headers=self._signed(method, url, encoded, time.time()),
                 allow_redirects=False,
             ) as response:
-                text = (await response.content.read(MOST_TEXT)).decode("utf-8", "replace")
+                text = (await _read(response.content)).decode("utf-8", "replace")
                 if response.status >= 300 and not (method == "DELETE" and response.status == 404):
                     fault = TierFault.REFUSED if response.status in (401, 403) else TierFault.UNREACHABLE
                     message = f"the object store answers {response.status} about uploads that have not ended"
@@ -145,6 +145,17 @@ class OpenUploads:
         signature = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
         value = f"AWS4-HMAC-SHA256 Credential={access}/{scope}, SignedHeaders={names}, Signature={signature}"
         return headers | {"Authorization": value}
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """Return an answer to its end. TierError if it is longer than MOST_TEXT."""
+    data = bytearray()
+    async for piece in content.iter_any():
+        data += piece
+        if len(data) > MOST_TEXT:
+            message = "the object store lists its uploads at more length than is read"
+            raise TierError(TierFault.UNREACHABLE, message)
+    return bytes(data)
 
 
 def _quoted(text: str) -> str:

@@ -20,6 +20,7 @@ from mirror.shared.upkeep.ledger import UpkeepLedger
 from mirror.shared.upkeep.marks import mark_of
 from mirror.shared.upkeep.plan import HOUR, TierLimits
 from mirror.store.errors import StoreError
+from mirror.store.executor import DiskExecutor
 from mirror.store.store import Store
 from mirror.transfer.shared.identity import folder_identity
 from mirror.transfer.shared.revoked_tokens import RevokedTokens
@@ -98,10 +99,11 @@ class TierUpkeep:
             try:
                 if elected := await executor.run(folder.housekeeper.claim):
                     self._mirror = self._mirror or await executor.run(folder_identity, folder.path)
+                    # First: neither a long cleaning nor pins that cannot be read put it off.
+                    if revoked is not None:
+                        await _refuse_revoked(revoked, executor)
                 await self.tick((lambda: executor.run(folder.pins.pinned_sizes)) if elected else None)
-                if elected and revoked is not None:
-                    await revoked.sync(executor)
-            except (StoreError, TierError, OSError) as error:
+            except (StoreError, OSError) as error:
                 log.warning("upkeep of the shared tier failed, tried again later", reason=str(error))
 
     async def tick(self, pinned: Callable[[], Awaitable[Iterable[str]]] | None) -> None:
@@ -152,6 +154,13 @@ class TierUpkeep:
         if done.removed:
             size = sum(each.size for each in done.removed)
             log.info("blobs removed from the shared tier", blobs=len(done.removed), bytes=size)
+
+
+async def _refuse_revoked(revoked: RevokedTokens, executor: DiskExecutor) -> None:
+    try:
+        await revoked.sync(executor)
+    except (StoreError, TierError, OSError) as error:
+        log.warning("revoked tokens not told among mirrors, tried again later", reason=str(error))
 
 
 def _marks(pinned: Iterable[str]) -> Iterable[bytes]:

@@ -14,7 +14,7 @@ from mirror.oci.digest import Digest
 from mirror.shared.errors import TierError, TierFault
 from mirror.shared.keys import object_key
 from mirror.shared.memory import MemoryLeases
-from mirror.shared.upkeep import sweeper
+from mirror.shared.upkeep import open_uploads, sweeper
 from mirror.shared.upkeep.open_uploads import _FIELD, OpenUpload, OpenUploads
 from mirror.shared.upkeep.sweeper import UploadSweeper
 from tests.engines import (
@@ -126,6 +126,20 @@ async def test_open_uploads_are_read_page_by_page() -> None:
         assert all(each.age > 365 * 24 * 3600 for each in found)
         assert len(site.log) == 2
         assert SECRET_KEY not in str([(each.headers, each.query) for each in site.log])
+
+
+async def test_open_uploads_are_read_to_the_end_of_a_long_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of a thousand comes in many pieces; one that is too long is an error, and no shorter list."""
+    text = entry(object_key(DIGEST), "u" * 1000) * 1000
+
+    async def handle(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return web.Response(text=text)
+
+    async with Site(handle) as site:
+        assert len([each async for each in at(site.url).list()]) == 1000
+        monkeypatch.setattr(open_uploads, "MOST_TEXT", len(text) - 1)
+        with pytest.raises(TierError, match="more length"):
+            assert [each async for each in at(site.url).list()]
 
 
 async def test_open_uploads_of_a_store_that_fails() -> None:

@@ -1,6 +1,7 @@
 """Revocations of tokens in the bucket: what other mirrors believe, and what they do not."""
 
 from mirror.access.tokens import digest_of
+from mirror.shared.errors import TierError, TierFault
 from mirror.shared.memory import MemoryObjects
 from mirror.shared.upkeep.revocations import Revocations, revocation_key
 from mirror.shared.upstream_word import Seal
@@ -46,3 +47,32 @@ async def test_revocation_that_was_removed_or_overwritten_is_written_again() -> 
     before = dict(objects._objects)
     await Revocations(objects, SEAL).sync([ONE, TWO], [])
     assert objects._objects == before
+
+
+async def test_revocation_that_was_replaced_while_mirrors_run_is_written_again() -> None:
+    """What a mirror has read once is read again once it is another object."""
+    now = 0.0
+    objects = MemoryObjects(lambda: now)
+    mine = Revocations(objects, SEAL)
+    for _ in range(2):
+        await mine.sync([ONE], [])
+        now += 10.0
+    await objects.write(revocation_key(ONE), b"overwritten")
+    await mine.sync([ONE], [])
+    assert await Revocations(objects, SEAL).sync([], [ONE]) == {ONE}
+
+
+class ReadOnly(MemoryObjects):
+    """A bucket that takes nothing."""
+
+    async def write(self, key: str, data: bytes) -> None:
+        raise TierError(TierFault.REFUSED, "read only")
+
+
+async def test_revocation_of_another_mirror_is_found_where_nothing_can_be_written() -> None:
+    """A token that others have revoked is refused, whatever becomes of this mirror's own revocations."""
+    objects = ReadOnly()
+    others = MemoryObjects()
+    await Revocations(others, SEAL).sync([ONE], [])
+    objects._objects = others._objects
+    assert await Revocations(objects, SEAL).sync([TWO], [ONE]) == {ONE}

@@ -1,16 +1,27 @@
 """Upkeep by running mirrors: one cleans, and none loses what another uses or has pinned."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import cast
+
+import pytest
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.shared.engines import Engines
+from mirror.shared.errors import TierError, TierFault
 from mirror.shared.memory import MemoryLeases, MemoryObjects, MemoryTier
 from mirror.shared.tier import SharedTier
 from mirror.shared.upkeep.keeper import TierKeeper
 from mirror.shared.upkeep.ledger import UpkeepLedger
 from mirror.shared.upkeep.plan import HOUR, TierLimits
+from mirror.store.errors import StoreError
+from mirror.store.executor import DiskExecutor
+from mirror.store.store import Store
+from mirror.transfer.shared import upkeep as upkeep_module
+from mirror.transfer.shared.revoked_tokens import RevokedTokens
 from mirror.transfer.shared.upkeep import MOST_USES, UPKEEP_SECONDS, TierUpkeep, UseNotes
 from tests.unit.manage.shared.test_upkeep import put
 from tests.unit.shared.test_tier import fit, started
@@ -107,6 +118,46 @@ async def test_upkeep_without_limits_keeps_no_small_objects_for_ever() -> None:
     assert small == []
     assert await site.blobs.stat(digest) is not None
     await tier.close()
+
+
+class Looking:
+    """What looks for revoked tokens, and tells of each look."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+        self.looks = asyncio.Semaphore(0)
+
+    async def sync(self, executor: DiskExecutor) -> int:
+        self.looks.release()
+        if self.error is not None:
+            raise self.error
+        return 0
+
+
+@pytest.mark.parametrize("error", [None, TierError(TierFault.REFUSED, "no"), OSError("no")])
+async def test_revoked_tokens_are_looked_for_whatever_becomes_of_the_upkeep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """Pins that cannot be read put it off no more than a failure of it puts off the upkeep."""
+    monkeypatch.setattr(upkeep_module, "TICK_SECONDS", 0.01)
+    site, store = Site(), await Store.open(tmp_path / "cache")
+    tier, upkeep, _ = await site.mirror("one", TierLimits())
+    looking, pins_read = Looking(error), asyncio.Semaphore(0)
+    loop = asyncio.get_running_loop()
+
+    def broken() -> dict[str, int]:
+        loop.call_soon_threadsafe(pins_read.release)
+        raise StoreError("the pins cannot be read")
+
+    monkeypatch.setattr(store.folder.pins, "pinned_sizes", broken)
+    running = asyncio.create_task(upkeep.run(store, cast(RevokedTokens, looking)))
+    for _ in range(2):
+        await looking.looks.acquire()
+        await pins_read.acquire()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await tier.close()
+    await store.close()
 
 
 def test_use_notes_are_bounded_and_of_one_hour() -> None:
