@@ -213,9 +213,11 @@ async def test_blob_that_another_process_has_brought_is_there_where_no_fill_may_
         if trouble == "partials":
             await asyncio.to_thread((cache / "partial").rename, tmp_path / "gone")
             await asyncio.to_thread((cache / "partial").touch)
-        async with asyncio.timeout(60):
-            reply = await get(one.address, f"/v2/library/x/blobs/{digest}")
-        gate.release()
-        await filling
+        try:
+            async with asyncio.timeout(20):
+                reply = await get(one.address, f"/v2/library/x/blobs/{digest}")
+        finally:
+            gate.release()
+            await filling
     assert (reply.status, reply.body == data) == (200, True)
     assert fake.requests("GET", digest) == 1

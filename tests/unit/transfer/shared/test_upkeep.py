@@ -151,9 +151,10 @@ async def test_revoked_tokens_are_looked_for_whatever_becomes_of_the_upkeep(
 
     monkeypatch.setattr(store.folder.pins, "pinned_sizes", broken)
     running = asyncio.create_task(upkeep.run(store, cast(RevokedTokens, looking)))
-    for _ in range(2):
-        await looking.looks.acquire()
-        await pins_read.acquire()
+    async with asyncio.timeout(20):
+        for _ in range(2):
+            await looking.looks.acquire()
+            await pins_read.acquire()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await tier.close()
