@@ -50,7 +50,7 @@ async def test_revocation_that_was_removed_or_overwritten_is_written_again() -> 
 
 
 async def test_revocation_that_was_replaced_while_mirrors_run_is_written_again() -> None:
-    """What a mirror has read once is read again once it is another object."""
+    """A mirror reads again what is another object now."""
     now = 0.0
     objects = MemoryObjects(lambda: now)
     mine = Revocations(objects, SEAL)

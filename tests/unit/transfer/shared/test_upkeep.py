@@ -121,7 +121,7 @@ async def test_upkeep_without_limits_keeps_no_small_objects_for_ever() -> None:
 
 
 class Looking:
-    """What looks for revoked tokens, and tells of each look."""
+    """Revocations of others; each look for them is counted."""
 
     def __init__(self, error: Exception | None) -> None:
         self.error = error
