@@ -166,7 +166,7 @@ class FlightTable:
     def take_absent(self, repository: Repository, digest: Digest) -> Link | None:
         """Return the link of a blob that was missing when its manifest came, if its fill begins at once.
 
-        Another process may have brought it since. So a fill that would wait, or be refused, is not begun on trust.
+        Another process may have brought it since: no fill that waits, or is refused, begins on trust.
         """
         store = self._context.store
         link = store.content.take_absent(repository, digest)
