@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import BinaryIO
 
 from aiohttp import web
@@ -137,7 +138,7 @@ class Turns:
         """Return how many bytes to send in one turn."""
         return SHORT_PIECE if self._waiting else PIECE
 
-    async def take(self, sending: Awaitable[None]) -> None:
+    async def take(self, send: Callable[[], Awaitable[None]]) -> None:
         """Send in a turn, which others have when this takes long."""
         self._waiting += 1
         try:
@@ -147,7 +148,7 @@ class Turns:
         release = _Once(self._free.release)
         timer = asyncio.get_running_loop().call_later(self._seconds, release)
         try:
-            await sending
+            await send()
         finally:
             timer.cancel()
             release()
@@ -216,7 +217,7 @@ class _Sending:
                 if self._window is not None and offset >= self._window.best:
                     await response.write(data)  # what one mirror has is not lost with this one
                 else:
-                    await self._turns.take(response.write(data))
+                    await self._turns.take(partial(response.write, data))
                 offset += len(data)
                 if self._window is not None:
                     self._window.advance(offset)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ async def test_turns_are_for_some_at_a_time() -> None:
     async with asyncio.TaskGroup() as group:
         assert turns.piece == PIECE
         for number in range(3):
-            group.create_task(turns.take(send(number)))
+            group.create_task(turns.take(partial(send, number)))
         gates[2].set()
         for _ in range(10):
             await asyncio.sleep(0)
@@ -133,8 +134,8 @@ async def test_turn_of_a_slow_mirror_ends() -> None:
         raise ConnectionResetError
 
     async with asyncio.TaskGroup() as group:
-        slow = group.create_task(_expect_reset(turns.take(send())))
-        await turns.take(asyncio.sleep(0))
+        slow = group.create_task(_expect_reset(turns.take(send)))
+        await turns.take(partial(asyncio.sleep, 0))
         assert not slow.done()
         gate.set()
 
@@ -154,10 +155,27 @@ async def test_turn_that_is_cancelled_is_another_ones() -> None:
         finally:
             ended.set()
 
-    task = asyncio.ensure_future(turns.take(send()))
+    task = asyncio.ensure_future(turns.take(send))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
-    await turns.take(asyncio.sleep(0))
+    await turns.take(partial(asyncio.sleep, 0))
     await ended.wait()
+
+
+@pytest.mark.filterwarnings("error")
+async def test_turn_that_never_came_begins_no_write() -> None:
+    """No coroutine is left over, of which Python would warn."""
+    turns, sent = Turns(1, 60), asyncio.Event()
+
+    async def send() -> None:
+        await sent.wait()
+
+    holder = asyncio.ensure_future(turns.take(send))
+    waiting = asyncio.ensure_future(turns.take(partial(pytest.fail, "a write without a turn")))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    sent.set()
+    await holder
