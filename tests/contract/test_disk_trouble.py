@@ -349,9 +349,10 @@ async def test_corrupt_database_is_recreated(
         await pull(mirror, image)
         if running:
             store = mirror.service._store
-            await asyncio.to_thread(overwrite, database)
-            # An open connection goes on with the log that was removed, and which thread has one is chance.
+            await mirror.settled()
+            # The last connection that is closed writes its log back, over what is corrupt: close all before.
             await store.executor.run_in_every_thread(store.folder.recovery.drop_connections)
+            await asyncio.to_thread(overwrite, database)
             await pull(mirror, image)
             await store.upkeep.recover()
             assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "quarantine")
