@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -89,13 +90,17 @@ class Recovery:
     def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `work` returns, which writes; write again if a repair was possible. StoreError."""
         with translated(describe(work)):
-            try:
-                return work(*args, **kwargs)
-            except ERRORS as error:
-                self.drop_connections()
-                if not self._repair_for_writing(error):
-                    raise
-            return work(*args, **kwargs)
+            return self._repaired(partial(work, *args, **kwargs))
+
+    def _repaired(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns; where a repair was possible, of its second call. Raises ERRORS."""
+        try:
+            return work()
+        except ERRORS as error:
+            self.drop_connections()
+            if not self._repair_after(error):
+                raise
+        return work()
 
     def probe(self) -> None:
         """Test the capabilities that are down, and clear the faults of those that work again."""
@@ -108,7 +113,7 @@ class Recovery:
         if not self._health.is_down(capability):
             return
         try:
-            work()
+            self._repaired(work)
         except ERRORS as error:
             self.drop_connections()
             self._health.report_fault(capability, error)
@@ -145,11 +150,12 @@ class Recovery:
         self._health.clear_fault(capability)
         return True
 
-    def _repair_for_writing(self, error: BaseException) -> bool:
-        """Repair what made a write fail; return whether there was something to repair."""
-        if kind_of(error) not in (FaultKind.GONE, FaultKind.CORRUPT):
+    def _repair_after(self, error: BaseException) -> bool:
+        """Repair what made a write or a probe fail; return whether there was something to repair."""
+        kind = kind_of(error)
+        if kind not in (FaultKind.GONE, FaultKind.CORRUPT):
             return False
-        return self._repair([self._blobs, self._index])
+        return self._repair([self._blobs, self._index], check=kind is FaultKind.CORRUPT)
 
     def recreate_removed(self) -> bool:
         """Recreate removed parts of the folder; return whether there were any. Costs a stat for each."""
@@ -166,8 +172,11 @@ class Recovery:
         """Remove the mark of lost entries: all files have their entries again."""
         (self._path / REBUILD).unlink(missing_ok=True)
 
-    def _repair(self, suspects: Sequence[Database]) -> bool:
-        """Recreate what is gone, and those of `suspects` that are corrupt; return whether there was any."""
+    def _repair(self, suspects: Sequence[Database], *, check: bool = False) -> bool:
+        """Recreate what is gone, and those of `suspects` that are corrupt; return whether there was any.
+
+        `check`: read all of them, though no fault is known.
+        """
         try:
             with self._exclusive():
                 made = self._make_folders()
@@ -178,7 +187,7 @@ class Recovery:
                     database.reopen()
                 if self._index in moved:
                     touch(self._path / BOOKS_LOST)
-                repaired = [self._repair_database(database) for database in suspects]
+                repaired = [self._repair_database(each, check=check) for each in suspects]
                 recreated = bool(made or moved or any(repaired))
             if recreated:
                 self.on_repaired()
@@ -187,15 +196,15 @@ class Recovery:
             self._health.report_fault(Capability.WRITING, error)
             return False
 
-    def _repair_database(self, database: Database) -> bool | None:
-        """Recreate a database if it is corrupt; None if it opens and no fault gave reason to check it."""
+    def _repair_database(self, database: Database, *, check: bool = False) -> bool | None:
+        """Recreate a database if it is corrupt; None if it opens and nothing gave reason to check it."""
         try:
             _ = database.cache
         except ERRORS as error:
             if kind_of(error) is not FaultKind.CORRUPT:
                 raise
         else:
-            if not self._health.faults():
+            if not check and not self._health.faults():
                 return None
             if database.is_sound():
                 return False

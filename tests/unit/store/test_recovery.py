@@ -1,11 +1,13 @@
 """Recovery: the layout is stamped, refused if it is newer, and recreated where it is gone."""
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError
 from mirror.store.health import Capability
@@ -67,6 +69,38 @@ def test_recovery_recreates_a_corrupt_database(tmp_path: Path) -> None:
     assert not folder.reader.has(digest)
     assert (tmp_path / "cache" / REBUILD).exists()
     assert folder.health.faults() == []
+    folder.close()
+
+
+def overwrite(folder: CacheDirectory, name: str) -> None:
+    """Make a database no database, behind the connections that are open."""
+    folder.recovery.drop_connections()
+    (folder.path / name / "cache.db").write_bytes(b"no database" * 1000)
+
+
+@pytest.mark.parametrize("name", ["books", "blobs"])
+def test_recovery_recreates_a_corrupt_database_at_the_write_that_meets_it(tmp_path: Path, name: str) -> None:
+    """No read has told of it before, and the write succeeds."""
+    folder = CacheDirectory(tmp_path / "cache")
+    overwrite(folder, name)
+    if name == "books":
+        folder.recovery.write(folder.writer.drop_tag, Repository("docker.io", "library/x"), Tag("t"))
+    else:
+        folder.recovery.write(folder.writer.put_small_blob, Digest.of(b"small"), b"small")
+    assert os.listdir(tmp_path / "cache" / "quarantine")
+    assert folder.health.faults() == []
+    folder.close()
+
+
+@pytest.mark.parametrize("name", ["books", "blobs"])
+def test_recovery_recreates_a_corrupt_database_at_a_probe(tmp_path: Path, name: str) -> None:
+    """While writing is down nothing is written, and what is served from memory reads nothing."""
+    folder = CacheDirectory(tmp_path / "cache")
+    overwrite(folder, name)
+    folder.health.report_fault(Capability.WRITING, sqlite3.DatabaseError("file is not a database"))
+    folder.recovery.probe()
+    assert folder.health.faults() == []
+    assert os.listdir(tmp_path / "cache" / "quarantine")
     folder.close()
 
 
