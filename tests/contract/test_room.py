@@ -149,7 +149,7 @@ async def test_quota_makes_room_when_a_download_begins(hub: FakeRegistry, tmp_pa
         for each in images:
             await pull(mirror.address, each)
             await mirror.landed(each.layers[0])
-        gate = hub.hold(image.layers[0], after=1)
+        gate = hub.hold(image.layers[0], after=3 * LAYER - 1)
         pulling = asyncio.ensure_future(pull(mirror.address, image))
         await gate.reached.wait()
         while (await store.upkeep.stats())[0] > LAYER:  # noqa: ASYNC110  # no event tells
