@@ -6,7 +6,9 @@ lists the skipped tests and the one command that installs their programs. With `
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,15 @@ def program(name: str) -> str:
     if path is None:
         raise FileNotFoundError(f"{name} is not installed: apt-get install {PACKAGES[name]}")
     return path
+
+
+def call(*command: str | Path, **env: str) -> str:
+    """Run a program to its end; return what it prints."""
+    done = subprocess.run(
+        list(map(str, command)), env={**os.environ, **env}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def missing_for(marks: Iterable[pytest.Mark]) -> Iterator[str]:

@@ -5,7 +5,6 @@ table compares ratios within a round; it has medians, with the lowest and the hi
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -35,7 +34,7 @@ from tests.bench import (
 )
 from tests.bench.bench import Bench, Options
 from tests.bench.machine import CORES, LOAD_CORE, Others, describe, missing
-from tests.bench.report import document, markdown
+from tests.bench.report import add_outputs, document, markdown, write_outputs
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,7 @@ def _rounds(bench: Bench, names: list[str]) -> None:
 
 def _report(bench: Bench, arguments: argparse.Namespace, more: dict[str, str]) -> None:
     about = describe() | {"rounds": str(bench.options.rounds)} | more
-    table = markdown(bench.results, about)
-    print(table)
-    if arguments.markdown:
-        arguments.markdown.write_text(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document(bench.results, about), indent=2) + "\n")
+    write_outputs(arguments, markdown(bench.results, about), document(bench.results, about))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,9 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--base", type=Path, metavar="DIR", help="another checkout with its own .venv, compared with this one"
     )
-    add("--folder", type=Path, help="folder of caches and content (default: that of temporary files)")
-    add("--json", type=Path, metavar="FILE", help="write the figures of every round")
-    add("--markdown", type=Path, metavar="FILE", help="write the printed table")
+    add_outputs(parser)
     return parser
 
 

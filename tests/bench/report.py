@@ -1,8 +1,11 @@
 """Report: figures to medians, ratios, a JSON document and a Markdown table. Pure."""
 
+import argparse
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -107,6 +110,23 @@ def document(results: Results, about: dict[str, str]) -> dict[str, Any]:
     """Return the report as JSON, with every round."""
     rows = [_row_json(row, results) for row in ROWS if results.rounds.get(row.key)]
     return {"about": about, "rows": rows, "notes": results.notes}
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the folder of a run and for the files of its results."""
+    add = parser.add_argument
+    add("--folder", type=Path, help="folder of caches and content (default: that of temporary files)")
+    add("--json", type=Path, metavar="FILE", help="write the figures of every round")
+    add("--markdown", type=Path, metavar="FILE", help="write the printed table")
+
+
+def write_outputs(arguments: argparse.Namespace, table: str, figures: dict[str, Any]) -> None:
+    """Print the table, and write it and the figures where the options say."""
+    print(table)
+    if arguments.markdown:
+        arguments.markdown.write_text(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,12 +1,12 @@
 """The Debian package: built from this clone, unpacked under a root of its own, run from its place in /opt."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs import call
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,15 +19,6 @@ pytestmark = [
 
 # Puts the package's /opt in the place of this machine's, for one program.
 IN_PLACE = 'mount -t tmpfs opt /opt && cp -a "$0"/opt/. /opt/ && exec "$@"'
-
-
-def call(*command: str | Path, **env: str) -> str:
-    """Run a program to its end; return what it prints."""
-    done = subprocess.run(
-        list(map(str, command)), env={**os.environ, **env}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,16 @@
 """The wheel in the ways in which people install programs: pipx and uv, each into folders of its own."""
 
-import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.programs import call
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def call(*command: str | Path, **env: str) -> str:
-    """Run a program to its end; return what it prints."""
-    done = subprocess.run(
-        list(map(str, command)), env={**os.environ, **env}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from tests.bench.client import Trouble
 from tests.bench.content import Image
 from tests.bench.content import Site as Content
 from tests.bench.machine import Others, describe
+from tests.bench.report import add_outputs, write_outputs
 from tests.bench.tier.herd import Plan, herd, trouble
 from tests.bench.tier.network import MBIT, missing
 from tests.bench.tier.newcomer import newcomer
@@ -116,12 +117,7 @@ def main() -> int:
             figures.note("the run was interrupted")
     about = describe() | {"run": f"{time.monotonic() - started:.0f} s", "sizes": str(sizes)}
     about["other programs took"] = f"{others.share():.0%} of the processors"
-    text = table(figures, about)
-    print(text)
-    if arguments.markdown:
-        arguments.markdown.write_text(text)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document(figures, about), indent=2) + "\n")
+    write_outputs(arguments, table(figures, about), document(figures, about))
     return 0
 
 
@@ -153,9 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", nargs="+", choices=PARTS, metavar="PART", help=f"some of: {', '.join(PARTS)}")
     add("--rounds", type=int, default=1, help="how often each part is measured (default 1)")
     add("--quick", action="store_true", help="slower lines and smaller images, for a busy machine")
-    add("--folder", type=Path, help="folder of caches and content (default: that of temporary files)")
-    add("--json", type=Path, metavar="FILE", help="write the figures of every round")
-    add("--markdown", type=Path, metavar="FILE", help="write the printed table")
+    add_outputs(parser)
     return parser
 
 
