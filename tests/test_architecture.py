@@ -10,6 +10,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mirror"
@@ -37,6 +38,20 @@ LAYERS = [
 MOST_MODULES = 16
 CROWDED: dict[str, int] = {}
 
+# The modules of aiohttp whose names its documentation offers. All others are inner ones, which an upgrade may
+# change; they and private names are used by the adapter of the server and by that of the client.
+OFFERED = {"abc", "hdrs", "web"}
+INNER_MODULES = sorted(
+    path.stem
+    for path in Path(aiohttp.__file__).parent.glob("*.py")
+    if not path.stem.startswith("_") and path.stem not in OFFERED
+)
+AIOHTTP_DOORS = (
+    "web/connections/aiohttp_internals.py",
+    "upstream/http/connections.py",
+    "upstream/http/direct_read.py",
+)
+
 # What may be imported, or used, only where; paths are relative to the package.
 DOORS = {
     "diskcache": ("store/",),
@@ -45,11 +60,7 @@ DOORS = {
     "aiohttp.web": ("web/",),
     "aiohttp": ("upstream/", "web/", "shared/upkeep/open_uploads.py"),
     # The inner parts of aiohttp, which an upgrade may change.
-    "aiohttp.web_protocol": ("web/framing.py", "web/hosted/body.py"),
-    "aiohttp.http_parser": ("web/framing.py", "web/hosted/body.py"),
-    "aiohttp.http_writer": ("web/fastpath/known_blobs.py",),
-    "aiohttp.client_proto": ("upstream/http/",),
-    "aiohttp.connector": ("upstream/http/",),
+    **{f"aiohttp.{module}": AIOHTTP_DOORS for module in INNER_MODULES},
     "prometheus_client": ("metrics/metrics.py", "metrics/families.py"),
     "tomllib": ("config/",),
     "tomlkit": ("setup/",),
@@ -301,3 +312,40 @@ def test_sql_and_private_names_of_libraries_have_one_door(path: Path) -> None:
         assert module_of(path).sql == []
     for name, door in PRIVATE.items():
         assert where.startswith(door) or name not in module_of(path).attributes, f"{where} uses {name}"
+
+
+@cache
+def private_names_of_aiohttp() -> frozenset[str]:
+    """Private attributes that aiohttp's classes give themselves."""
+    sources = (path.read_text() for path in Path(aiohttp.__file__).parent.glob("*.py"))
+    return frozenset(name for source in sources for name in re.findall(r"\bself\.(_[a-z]\w*)", source))
+
+
+@cache
+def extensions_of_aiohttp() -> frozenset[str]:
+    """Classes of the package that have a base of aiohttp, at any distance."""
+    heads = (re.findall(r"^class (\w+)\(([^)]*)\):", path.read_text(), re.MULTILINE) for path in MODULES)
+    bases = {name: set(re.findall(r"[\w.]+", of)) for each in heads for name, of in each}
+    found = {name for name, of in bases.items() if any(base.startswith(("web.", "aiohttp.")) for base in of)}
+    while more := {name for name, of in bases.items() if of & found} - found:
+        found |= more
+    return frozenset(found)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if "aiohttp" in path.read_text()],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_private_names_of_aiohttp_have_two_doors(path: Path) -> None:
+    """No module uses a private name of aiohttp, nor a class that extends one of aiohttp's."""
+    if str(path.relative_to(PACKAGE)) in AIOHTTP_DOORS:
+        return
+    private, found = private_names_of_aiohttp(), []
+    for node in parsed(path).body:
+        extends = isinstance(node, ast.ClassDef) and node.name in extensions_of_aiohttp()
+        for each in ast.walk(node):
+            if isinstance(each, ast.Attribute) and each.attr in private:
+                own = isinstance(each.value, ast.Name) and each.value.id in ("self", "cls")
+                found += [f"{each.lineno}: {ast.unparse(each)}"] if extends or not own else []
+    assert found == []

@@ -6,18 +6,22 @@ by the next.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
-from aiohttp.http import HttpRequestParser
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, _ErrInfo
+from aiohttp import HttpVersion10, HttpVersion11, hdrs
 
 from mirror.oci.header_fault import header_fault
+from mirror.web.connections.aiohttp_internals import (
+    NO_BODY,
+    Message,
+    Refused,
+    RequestBody,
+    RequestHead,
+    closing,
+    long_line,
+    refused,
+)
 
 # Bytes that a client may still send behind the last request of a connection: all of a client that sends a
 # manifest, so that its answer is not lost to the reset that closes a connection with unread bytes.
@@ -38,8 +42,6 @@ BODY_HEADERS = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:
 # What the path of a blob has, in the first bytes of a head.
 BLOBS, BEGINNING = b"/blobs/", 512
 
-Message = tuple[RawRequestMessage | _ErrInfo, StreamReader]
-
 
 class Refusal(Exception):
     """A request that is HTTP, and is refused with `status` for its framing. The message is for the client."""
@@ -49,9 +51,9 @@ class Refusal(Exception):
         self.status = status
         self.message = message
 
-    def as_message(self) -> _ErrInfo:
+    def as_message(self) -> Refused:
         """Return the refusal in the place of a request in aiohttp's queue."""
-        return _ErrInfo(self.status, self, self.message)
+        return refused(self.status, self, self.message)
 
 
 # The beginnings of a PROXY header, which only a proxy of server.proxy_protocol may send.
@@ -145,14 +147,12 @@ class PostedForm(UnreadBody):
         return b"".join(self._parts)
 
 
-def body_of(
-    message: RawRequestMessage | _ErrInfo, transport: asyncio.WriteTransport
-) -> UnreadBody | PostedForm:
+def body_of(message: Message, transport: asyncio.WriteTransport) -> UnreadBody | PostedForm:
     """Return what reads, or does not read, what comes behind the last head of a connection.
 
     A POST of known and small length is read: a client that logs in sends its password so.
     """
-    if isinstance(message, _ErrInfo) or message.method != "POST" or refusal(message) is not None:
+    if isinstance(message, Refused) or message.method != "POST" or refusal(message) is not None:
         return UnreadBody(transport)
     length = message.headers.get(hdrs.CONTENT_LENGTH, "")
     short = length.isascii() and length.isdigit() and len(length) < 6 and int(length) <= FORM_BYTES
@@ -161,7 +161,7 @@ def body_of(
     return PostedForm(transport, int(length))
 
 
-def refusal(message: RawRequestMessage) -> Refusal | None:
+def refusal(message: RequestHead) -> Refusal | None:
     """Return why the request must not be answered, if it must not."""
     if message.version not in (HttpVersion10, HttpVersion11):
         return Refusal(505, "this server speaks HTTP/1.1 and HTTP/1.0")
@@ -177,26 +177,26 @@ def refusal(message: RawRequestMessage) -> Refusal | None:
     return None
 
 
-def ends_connection(message: RawRequestMessage, payload: object) -> bool:
+def ends_connection(message: RequestHead, body: RequestBody) -> bool:
     """Return whether the request has a body, or asks for another protocol."""
-    return payload is not EMPTY_PAYLOAD or message.upgrade or hdrs.UPGRADE in message.headers
+    return body is not NO_BODY or message.upgrade or hdrs.UPGRADE in message.headers
 
 
-def first_last(messages: Sequence[Message]) -> int | None:
+def first_last(messages: Sequence[tuple[Message, RequestBody]]) -> int | None:
     """Return the place of the first request that is wrong or refused, or that ends its connection."""
-    for index, (message, payload) in enumerate(messages):
-        if isinstance(message, _ErrInfo) or refusal(message) or ends_connection(message, payload):
+    for index, (message, body) in enumerate(messages):
+        if isinstance(message, Refused) or refusal(message) or ends_connection(message, body):
             return index
     return None
 
 
-def as_last(message: RawRequestMessage | _ErrInfo) -> RawRequestMessage | _ErrInfo:
+def as_last(message: Message) -> Message:
     """Return the request as the last one of its connection: answered with `Connection: close`."""
-    if isinstance(message, _ErrInfo):
+    if isinstance(message, Refused):
         return message
     if (reason := refusal(message)) is not None:
         return reason.as_message()
-    return message._replace(should_close=True)
+    return closing(message)
 
 
 class HeadSplitter:
@@ -236,8 +236,8 @@ def why_refused(error: BaseException | None, message: str, head: bytes) -> str:
     """Explain why a request cannot be read. aiohttp's own message quotes lines, and secrets with them."""
     if isinstance(error, Refusal):
         return error.message
-    if isinstance(error, LineTooLong):
-        return header_fault(str(error.message), head) or "a line of the request's head is too long"
+    if (too_long := long_line(error)) is not None:
+        return header_fault(too_long, head) or "a line of the request's head is too long"
     if "HTTPS" in message:
         return SPEAKS_TLS
     if "'Host'" in message:
@@ -245,33 +245,3 @@ def why_refused(error: BaseException | None, message: str, head: bytes) -> str:
     if fault := header_fault(message, head):
         return f"the head of the request is wrong: {fault}"
     return "this is not an HTTP/1.1 request"
-
-
-class _NoWrongRequests(logging.Filter):
-    """Drops what aiohttp logs of requests that it cannot parse: tracebacks that quote lines, and secrets."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
-
-
-def listener_logger() -> logging.Logger:
-    """Return the logger for aiohttp's server of a listener beside that of the clients."""
-    logger = logging.getLogger("aiohttp.server.listeners")
-    if not logger.filters:
-        logger.addFilter(_NoWrongRequests())
-    return logger
-
-
-def new_parser(protocol: web.RequestHandler) -> HttpRequestParser:
-    """Return a parser for requests behind a body that aiohttp's own parser was not given."""
-    return HttpRequestParser(
-        protocol,
-        asyncio.get_running_loop(),
-        protocol._read_bufsize,
-        max_line_size=protocol.max_line_size,
-        max_field_size=protocol.max_field_size,
-        max_headers=protocol.max_headers,
-        auto_decompress=False,
-        max_msg_queue_size=MAX_MSG_QUEUE_SIZE,
-    )

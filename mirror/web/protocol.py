@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
-from aiohttp.streams import EMPTY_PAYLOAD
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
 from mirror.util.fairness.request_turns import RequestTurns
 from mirror.util.log import get_logger
 from mirror.web import responses
+from mirror.web.connections.aiohttp_internals import NO_BODY, AiohttpConnection
 from mirror.web.departures import Departures
 from mirror.web.fastpath.known_blobs import WholeBlob
 from mirror.web.framing import (
@@ -29,7 +29,6 @@ from mirror.web.framing import (
     asks_for_blob,
     first_last,
     is_one_head,
-    new_parser,
     why_refused,
 )
 from mirror.web.request_log import RequestRecord
@@ -48,7 +47,7 @@ LINGERING_SECONDS = 1.0
 TLS = "tls"
 
 
-class RequestProtocol(web.RequestHandler):
+class RequestProtocol(AiohttpConnection):
     """A client's connection: the response cache answers known heads, aiohttp's parser takes the rest."""
 
     __slots__ = (
@@ -133,7 +132,7 @@ class RequestProtocol(web.RequestHandler):
 
         try:
             self.names = certificate_names(certificate)
-            self._validity = self._loop.call_later(seconds_left(certificate), self._expire)
+            self._validity = self.loop.call_later(seconds_left(certificate), self._expire)
         except CertificateRefused as error:
             log.warning("client certificate refused", client=self._client, reason=str(error))
             self._metrics.count_refused_connection("certificate")
@@ -154,7 +153,7 @@ class RequestProtocol(web.RequestHandler):
             self._validity.cancel()
         # The end of a response costs as much as its beginning. Idle connections end at once.
         end = partial(self._end, exc)
-        works = self._current_request is not None or self._transfer is not None
+        works = self.runs_request() or self._transfer is not None
         if self._dropped or not works or self._turns.take(blob=True):
             end()
         else:
@@ -168,12 +167,11 @@ class RequestProtocol(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         self.was_asked = True
-        waiter = self._waiter
-        idle = waiter is not None and not waiter.done()
+        idle = self.waits_for_request()
         transport: Any = self.transport
         known = self._response_cache
         if idle and self._only_heads and known.answer(self.scope, data, transport, self._client):
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self.keep_idle()
             return
         if self._ended:
             self._discard(data)
@@ -190,11 +188,11 @@ class RequestProtocol(web.RequestHandler):
     def _defer(self, data: bytes) -> None:
         self._deferred += data
         if len(self._deferred) > HEAD_BYTES:
-            self._pause_transport_reading()
+            self.pause_socket()
 
     def _take_deferred(self) -> bytes:
         data, self._deferred, self._busy = self._deferred, b"", False
-        self._resume_transport_reading()
+        self.resume_socket()
         return data
 
     def _on_turn(self) -> None:
@@ -219,7 +217,7 @@ class RequestProtocol(web.RequestHandler):
             self._parse(data)
             return
         self._busy, self._only_heads = True, False
-        self._transfer = self._loop.create_task(self._send_known(known, data))
+        self._transfer = self.loop.create_task(self._send_known(known, data))
 
     async def _send_known(self, known: WholeBlob, head: bytes) -> None:
         """Send a known blob in aiohttp's place, for which the connection is idle meanwhile."""
@@ -236,18 +234,16 @@ class RequestProtocol(web.RequestHandler):
         if not sent:
             self._only_heads, self.head = not data, None if data else head
             self._parse(head + data)
-        elif self._close or blobs.closed:
+        elif self.is_ending() or blobs.closed:
             self.force_close()
         else:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self.keep_idle()
             self._only_heads = not data
             if data:
                 self.data_received(data)
 
-    def _process_keepalive(self) -> None:
-        if self._busy:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        super()._process_keepalive()
+    def is_kept(self) -> bool:
+        return self._busy
 
     def _parse(self, data: bytes) -> None:
         """Have aiohttp parse `data` head by head: a wrong head takes nothing from the requests before it.
@@ -258,34 +254,35 @@ class RequestProtocol(web.RequestHandler):
         for part in self._heads.split(held + data):
             if self._ended:
                 self._discard(part)
-            elif len(self._messages) < self._max_msg_queue_size:
+            elif not self.queue_is_full:
                 self._parse_part(part)
             else:  # aiohttp reads no more until its queue is shorter, and then comes here without data
                 self._held += part
 
     def _parse_part(self, data: bytes) -> None:
         """Have aiohttp parse `data`, and end the connection behind a request that must be the last."""
-        before = len(self._messages)
+        before = len(self.queue)
         super().data_received(data)
-        if len(self._messages) == before:
+        if len(self.queue) == before:
             self._note_partial_head(len(data))
             return
         self._partial_head = 0
-        last = first_last(list(self._messages)[before:])
+        last = first_last(list(self.queue)[before:])
         if last is not None:
             self._end_connection_after(before + last)
 
     def _end_connection_after(self, index: int) -> None:
         """Make the request at `index` of the queue the last of this connection, and forget later ones."""
         transport: Any = self.transport
-        while len(self._messages) > index + 1:
-            self._messages.pop()
-        message, _ = self._messages.pop()
+        while len(self.queue) > index + 1:
+            self.queue.pop()
+        message, _ = self.queue.pop()
         self._unread_body = self._body_of(message, transport)
         body: Any = self._unread_body
-        self._messages.append((message if body.keeps_connection else as_last(message), body))
-        self._ended, self._message_tail = True, b""
-        self._resume_transport_reading()  # the body that nobody reads may have filled aiohttp's buffer
+        self.queue.append((message if body.keeps_connection else as_last(message), body))
+        self._ended = True
+        self.forget_rest()
+        self.resume_socket()  # the body that nobody reads may have filled aiohttp's buffer
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -304,16 +301,16 @@ class RequestProtocol(web.RequestHandler):
         if not body.is_complete:
             resp.force_close()
         sent = await super().finish_response(request, resp, start_time)
-        if body.is_complete and resp.keep_alive and not self._close and not self._force_close:
+        if body.is_complete and resp.keep_alive and not self.is_ending():
             self._continue_behind(body)
         return sent
 
     def _continue_behind(self, body: UnreadBody) -> None:
         """Read requests again. aiohttp's parser still waits for the body, which it was not given."""
-        self._parser = new_parser(self)
+        self.renew_parser()
         self._heads, self._partial_head = HeadSplitter(), 0
         self._ended, self._unread_body = False, None
-        self._resume_transport_reading()
+        self.resume_socket()
         if rest := body.rest():
             self._parse(rest)
 
@@ -323,7 +320,7 @@ class RequestProtocol(web.RequestHandler):
             data = self._unread_body.feed(data)
         self._surplus -= len(data)
         if self._surplus < 0:
-            self._pause_transport_reading()
+            self.pause_socket()
 
     def _note_partial_head(self, size: int) -> None:
         """Bound the head that is under way: in bytes, and in time if nothing else is."""
@@ -331,24 +328,18 @@ class RequestProtocol(web.RequestHandler):
         self._partial_head += size
         if self._partial_head > HEAD_BYTES:
             self._answer_last(HEAD_TOO_LONG)
-        elif began and self._waiter is not None:
+        elif began and self.waits_for_request():
             self._limit_head_time()
 
     def _answer_last(self, refusal: Refusal) -> None:
         """Answer with a refusal, and end the connection."""
-        self._messages.append((refusal.as_message(), EMPTY_PAYLOAD))
-        self._end_connection_after(len(self._messages) - 1)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.queue.append((refusal.as_message(), NO_BODY))
+        self._end_connection_after(len(self.queue) - 1)
+        self.wake()
 
     def _limit_head_time(self) -> None:
         """Close the connection in HEAD_SECONDS, unless a request has come, or the limit is a nearer one."""
-        limit = self._loop.time() + HEAD_SECONDS
-        if self._keepalive_handle is not None:
-            limit = min(limit, self._next_keepalive_close_time)
-            self._keepalive_handle.cancel()
-        self._next_keepalive_close_time = limit
-        self._keepalive_handle = self._loop.call_at(limit, self._process_keepalive)
+        self.end_idle_at(self.loop.time() + HEAD_SECONDS)
 
     @property
     def was_begun(self) -> bool:
@@ -357,9 +348,7 @@ class RequestProtocol(web.RequestHandler):
 
     def idle_since(self) -> float | None:
         """Return since when no request runs here, by the loop's clock, or sooner; None while one runs."""
-        if self._waiter is None or self._waiter.done() or self._busy:
-            return None
-        return self._next_keepalive_close_time - self._keepalive_timeout
+        return None if self._busy or not self.waits_for_request() else self.idle_began
 
     def drop(self) -> None:
         """Close the connection at once: its descriptor is wanted, or its memory."""

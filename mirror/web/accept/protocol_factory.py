@@ -12,6 +12,7 @@ from mirror.system.admission import Admission
 from mirror.system.sockets import AcceptBalancer
 from mirror.util.callbacks import zero
 from mirror.util.fairness.request_turns import RequestTurns
+from mirror.web.connections.aiohttp_internals import AiohttpServer
 from mirror.web.connections.large_answers import LargeAnswers
 from mirror.web.departures import Departures
 from mirror.web.framing import UnreadBody, body_of
@@ -28,7 +29,7 @@ BEGINNINGS, BLOB_BEGINNINGS = 8, 2
 POLL_SECONDS = 0.01
 
 
-class ProtocolFactory(web.Server):
+class ProtocolFactory(AiohttpServer):
     """Maker and counter of the connections; `options` are aiohttp's.
 
     `admission`: asks for the connection idle longest when there are too many.
@@ -53,7 +54,7 @@ class ProtocolFactory(web.Server):
         self.preparing: Callable[[], int] = zero  # connections accepted, and still before their first request
         self._balancer: AcceptBalancer | None = None
         self._admission = admission
-        self._idle_order = IdleOrder(self._loop.time)
+        self._idle_order = IdleOrder(self.loop.time)
         if admission is not None:
             admission.close_idle = self._idle_order.close_longest
         self.no_connections = asyncio.Event()  # set while there is no connection
@@ -65,8 +66,7 @@ class ProtocolFactory(web.Server):
             self.departures,
             self.turns,
             self,
-            loop=self._loop,
-            **self._kwargs,
+            **self.connection_options,
         )
 
     def __call__(self) -> web.RequestHandler:
@@ -93,9 +93,9 @@ class ProtocolFactory(web.Server):
 
         Its client connected in time. A connection that ends without an answer would be a failed pull.
         """
-        deadline = self._loop.time() + seconds
+        deadline = self.loop.time() + seconds
         await asyncio.sleep(POLL_SECONDS)  # what asyncio has accepted becomes a connection
-        while self._loop.time() < deadline and (  # noqa: ASYNC110  # once in a process's life
+        while self.loop.time() < deadline and (  # noqa: ASYNC110  # once in a process's life
             self.preparing()
             or any(isinstance(each, RequestProtocol) and not each.was_begun for each in self.connections)
         ):

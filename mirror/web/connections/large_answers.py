@@ -12,6 +12,7 @@ from aiohttp import web
 
 from mirror.util.log import get_logger
 from mirror.util.throttle import Throttle
+from mirror.web.connections.aiohttp_internals import is_body_due
 
 log = get_logger(__name__)
 
@@ -32,7 +33,7 @@ class LargeResponse(web.Response):
     """Response whose body goes to the transport piece by piece, the next one when the client takes more."""
 
     async def write_eof(self, data: bytes = b"") -> None:
-        if isinstance(self.body, bytes) and not (self._must_be_empty_body or self._eof_sent):
+        if isinstance(self.body, bytes) and is_body_due(self):
             body = memoryview(self.body)
             for start in range(0, len(body), PIECE):
                 await self.write(body[start : start + PIECE])

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from mirror.system.admission import Admission, address_of
 from mirror.system.sockets import ListeningSocket
-from mirror.web.framing import listener_logger
+from mirror.web.connections.aiohttp_internals import AiohttpConnection, AiohttpServer, listener_logger
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -53,7 +53,7 @@ class SideBounds(Struct, frozen=True):
         return min(self.connections, max(FEWEST, self.connections // SHARE))
 
 
-class SideProtocol(web.RequestHandler):
+class SideProtocol(AiohttpConnection):
     """A connection with limits for the head, and for what is not read."""
 
     __slots__ = ("_bounds", "_first_limit", "_reading_ends", "_unread_seconds", "address")
@@ -69,11 +69,8 @@ class SideProtocol(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.address = address_of(transport.get_extra_info("peername"))
         super().connection_made(transport)
-        limit = self._first_limit = self._loop.time() + self._bounds.head
-        if self._keepalive_handle is not None:
-            self._keepalive_handle.cancel()
-        self._next_keepalive_close_time = limit
-        self._keepalive_handle = self._loop.call_at(limit, self._process_keepalive)
+        self.end_idle_at(self.loop.time() + self._bounds.head)
+        self._first_limit = self.idle_limit
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timer()
@@ -81,7 +78,7 @@ class SideProtocol(web.RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reading_ends = self._loop.call_later(self._unread_seconds, self.drop)
+        self._reading_ends = self.loop.call_later(self._unread_seconds, self.drop)
 
     def resume_writing(self) -> None:
         self._stop_timer()
@@ -108,15 +105,10 @@ class SideProtocol(web.RequestHandler):
 
         One that has never asked counts as idle for longer than those that have.
         """
-        if (
-            self._waiter is None
-            or self._waiter.done()
-            or self.transport is None
-            or self.transport.is_closing()
-        ):
+        if not self.waits_for_request() or self.transport is None or self.transport.is_closing():
             return None
-        since = self._next_keepalive_close_time - self._keepalive_timeout
-        return since - self._bounds.head if self._next_keepalive_close_time == self._first_limit else since
+        has_asked = self.idle_limit != self._first_limit
+        return self.idle_began if has_asked else self.idle_began - self._bounds.head
 
     def drop(self) -> None:
         """Close the connection at once."""
@@ -124,7 +116,7 @@ class SideProtocol(web.RequestHandler):
             self.transport.abort()
 
 
-class _SideServer(web.Server):
+class _SideServer(AiohttpServer):
     """Maker of the connections, which finds the idle ones."""
 
     def __init__(self, handler: Handler, bounds: SideBounds) -> None:
@@ -143,7 +135,7 @@ class _SideServer(web.Server):
         self.admission.close_idle_of = self._close_idle
 
     def __call__(self) -> web.RequestHandler:
-        return SideProtocol(self._bounds, self, loop=self._loop, **self._kwargs)
+        return SideProtocol(self._bounds, self, **self.connection_options)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

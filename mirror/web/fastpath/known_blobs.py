@@ -16,7 +16,6 @@ from contextlib import closing
 from typing import cast
 
 from aiohttp import HttpVersion11, web
-from aiohttp.http_writer import StreamWriter
 from msgspec import Struct
 
 from mirror.cache.cache import Cache
@@ -30,6 +29,7 @@ from mirror.upstream.errors import UpstreamError
 from mirror.util.callbacks import ignore
 from mirror.util.fairness.client import set_client
 from mirror.util.log import get_logger
+from mirror.web.connections.aiohttp_internals import body_writer
 from mirror.web.fastpath.hit_log import (
     HitLog,
     KnownResponse,
@@ -192,8 +192,7 @@ class KnownBlobs:
             transport.write(b"".join((known.before_date, self._date(), known.after_date)))
             record.first_byte()
             self.sent += 1
-            writer = StreamWriter(handler, asyncio.get_running_loop())
-            with BodySender(record, writer, reader) as sender:
+            with BodySender(record, body_writer(handler), reader) as sender:
                 await sender.send(Span(0, known.size))
             return
         except (UpstreamError, StoreError) as failure:

@@ -10,11 +10,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from aiohttp import HttpVersion11, hdrs
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import _ErrInfo
 
 from mirror.web import framing
+from mirror.web.connections.aiohttp_internals import NO_BODY, Message, Refused
 from mirror.web.framing import SURPLUS_BYTES, UnreadBody
 from mirror.web.hosted.chunked import ChunkedDecoder, WrongChunk
 
@@ -210,9 +208,9 @@ class PushedBody(UnreadBody):
             self._socket.resume_reading()
 
 
-def body_of(message: RawRequestMessage | _ErrInfo, transport: asyncio.Transport) -> UnreadBody:
+def body_of(message: Message, transport: asyncio.Transport) -> UnreadBody:
     """Return the body of a request: one that is read for what may be a push."""
-    if isinstance(message, _ErrInfo) or message.method not in METHODS or not _is_push(message.path):
+    if isinstance(message, Refused) or message.method not in METHODS or not _is_push(message.path):
         return framing.body_of(message, transport)
     if framing.refusal(message) is not None or message.upgrade or hdrs.UPGRADE in message.headers:
         return framing.body_of(message, transport)
@@ -229,7 +227,7 @@ def body_of(message: RawRequestMessage | _ErrInfo, transport: asyncio.Transport)
 
 def has_no_body(content: object) -> bool:
     """Return whether a request came without a body."""
-    return content is EMPTY_PAYLOAD
+    return content is NO_BODY
 
 
 def _is_push(path: str) -> bool:
