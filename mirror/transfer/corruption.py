@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
-from mirror.store.partial.growing_verifier import GrowingVerifier
+from mirror.store.partial.growing_writer import GrowingVerifier
 from mirror.transfer.blob_source import BlobSource
 
 Parts: TypeAlias = Mapping[BlobSource, Sequence[Span]]

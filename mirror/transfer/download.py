@@ -18,12 +18,11 @@ from mirror.store.partial.growing_writer import GrowingWriter
 from mirror.system.cpu_load import CpuLoad
 from mirror.transfer import plan
 from mirror.transfer.blob_source import BlobSource, BlobSources
-from mirror.transfer.body_buffer import open_parts
 from mirror.transfer.download_order import ENDLESS, DownloadOrder
 from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.transfer.plan import ConcurrencyLimit, Segment
 from mirror.transfer.source_selector import SourceSelector
-from mirror.transfer.sources.receiving import Reception, check_end, check_size, fills_gap
+from mirror.transfer.sources.receiving import Reception, check_end, check_size, fills_gap, open_parts
 from mirror.transfer.sources.rest import RestPolicy
 from mirror.transfer.transfer import Transfer
 from mirror.upstream.body import BlobBody

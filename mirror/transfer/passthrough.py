@@ -19,10 +19,10 @@ from mirror.oci.reference import Repository
 from mirror.store.errors import translated
 from mirror.store.executor import DiskExecutor
 from mirror.store.partial.growing import HOLDBACK_BYTES
-from mirror.transfer.body_buffer import clipped, skipping
 from mirror.transfer.context import TransferContext
 from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.transfer.sources.range_fallback import RangeFallback
+from mirror.transfer.sources.receiving import clipped, skipping
 from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.http_client import DirectLocation

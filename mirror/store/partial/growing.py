@@ -1,8 +1,8 @@
 """The growing file: a blob that is being filled, and that every waiting client reads meanwhile.
 
 It is a partial of known size, with the readers that follow it. Readers do not know the writer: they ask how
-far they may read, and send that much from the page cache by `sendfile`. The file is changed by three others:
-`store.partial.growing_writer`, `store.partial.growing_verifier`, and, where another process fills the blob,
+far they may read, and send that much from the page cache by `sendfile`. The file is changed by the writer and
+the verifier (`store.partial.growing_writer`), and, where another process fills the blob, by
 `store.partial.remote_view`.
 """
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.partial.growing_verifier import GrowingVerifier
+from mirror.store.partial.growing_writer import GrowingVerifier
 from mirror.transfer.blob_source import BlobSource
 from mirror.transfer.context import TransferContext
 from mirror.transfer.corruption import Parts, sole_supplier

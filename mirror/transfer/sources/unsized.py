@@ -13,10 +13,10 @@ from mirror.oci.reference import Repository
 from mirror.store.blobs import quota
 from mirror.store.errors import NoRoom, translated
 from mirror.store.partial.partial import Hasher, Partial
-from mirror.transfer.body_buffer import skipping
 from mirror.transfer.context import TransferContext
 from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.transfer.sources.compressed import decode
+from mirror.transfer.sources.receiving import skipping
 from mirror.upstream.body import labelled
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.http_client import DirectLocation

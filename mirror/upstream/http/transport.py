@@ -36,7 +36,7 @@ log = get_logger(__name__)
 # Longest header line in bytes. aiohttp's 8190 is too short: signed Locations with session tokens, and some
 # CSP headers, are longer.
 _MAX_HEADER = 128 * 1024
-# Most bytes that one read of asyncio brings; mirror.transfer.body_buffer collects more.
+# Most bytes that one read of asyncio brings; mirror.transfer.sources.receiving collects more.
 _READ_BUFFER = 256 * 1024
 
 # Time limit for the head of a blob's answer, in times `read_timeout`.

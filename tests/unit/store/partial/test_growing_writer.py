@@ -1,4 +1,4 @@
-"""The writer of a growing file: what is written, thrown away, and what a full disk does."""
+"""The writer of a growing file and its verifier: what is written, thrown away, released; a full disk."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ import pytest
 from mirror.store.blobs import quota
 from mirror.store.errors import StoreError
 from mirror.store.partial import growing_writer
+from mirror.store.partial.demand import Demand
 from tests.growing import CHUNK, LARGE, Grow, write
 
 
@@ -82,3 +83,45 @@ async def test_growing_write_asks_for_no_room_early_unless_told(
     assert not writer.file.room_due.is_set()
     await write(writer, LARGE, 2 * CHUNK, 3 * CHUNK)
     assert writer.file.room_due.is_set()
+
+
+async def test_growing_releases_verified_content(open_growing: Grow) -> None:
+    """Content is hashed as it comes, and then readable to its end."""
+    writer, partial = await open_growing(LARGE)
+    verifying = asyncio.ensure_future(writer.verifier.hash_contiguous())
+    await write(writer, LARGE, 0, len(LARGE))
+    await verifying
+    verified = writer.verifier.complete()
+    assert verified is not None
+    assert (verified.size, verified.path) == (len(LARGE), partial.data_path)
+    assert await writer.file.wait_readable(len(LARGE) - 1) == len(LARGE)
+    reader = writer.file.open_reader()
+    assert reader is not None
+    with reader:
+        assert os.pread(reader.fileno(), len(LARGE), 0) == LARGE
+
+
+async def test_growing_never_releases_wrong_content(open_growing: Grow) -> None:
+    """One wrong byte is enough; an incomplete blob is not verified either."""
+    writer, _ = await open_growing(LARGE)
+    assert writer.verifier.complete() is None
+    verifying = asyncio.ensure_future(writer.verifier.hash_contiguous())
+    await write(writer, LARGE[:-1] + bytes([LARGE[-1] ^ 1]), 0, len(LARGE))
+    await verifying
+    assert writer.verifier.complete() is None
+    assert writer.file.readable() < len(LARGE)
+
+
+async def test_growing_verifier_waits_until_all_is_wanted(open_growing: Grow) -> None:
+    """A blob that is read by ranges costs no hashing, however many of its bytes are here."""
+    writer, _ = await open_growing(LARGE)
+    writer.file.demand = Demand()
+    await write(writer, LARGE, CHUNK, len(LARGE))
+    verifying = asyncio.ensure_future(writer.verifier.hash_contiguous())
+    await write(writer, LARGE, 0, CHUNK)
+    assert writer.verifier.complete() is None
+    assert not verifying.done()
+    writer.file.demand.set_whole()
+    writer.verifier.wake()
+    await verifying
+    assert writer.verifier.complete() is not None
