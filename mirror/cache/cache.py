@@ -1,13 +1,12 @@
 """The cache: one object that answers for every kind of content, from disk or by way of an upstream."""
 
-from collections.abc import Collection
-
 from mirror.cache.access import AccessChecker
 from mirror.cache.blobs import BlobCache
 from mirror.cache.completeness import Completeness
 from mirror.cache.freshness import Freshness
 from mirror.cache.listings import ListingCache
 from mirror.cache.manifests import ManifestCache
+from mirror.cache.origins.content_origin import ContentOrigin
 from mirror.cache.origins.image_facts import ImageFacts
 from mirror.cache.origins.mirrored import MirroredOrigin, MirroredParts
 from mirror.cache.origins.origin_table import OriginTable
@@ -18,36 +17,27 @@ from mirror.cache.pull.created import CreationDates
 from mirror.cache.pull.image_pulls import ImagePulls
 from mirror.cache.pull.puller import Puller
 from mirror.cache.pull.walk import Caches
-from mirror.cache.readers import BlobAnswer, BlobRequest
 from mirror.cache.referring.absent import AbsentSignatures
-from mirror.cache.referring.clients import Requester
 from mirror.cache.referring.prefetch import ReferrersPrefetch
 from mirror.cache.results import (
-    BlobInfo,
     CatalogAnswer,
-    ManifestAnswer,
-    ManifestInfo,
-    ReferrersAnswer,
-    TagsAnswer,
 )
 from mirror.cache.single_platform import SinglePlatform
 from mirror.cache.tag.gone import GoneKeeper
 from mirror.cache.tags import TagCache
 from mirror.config.schema import TagSettings
-from mirror.oci.accept import ANYTHING, Accepted
 from mirror.oci.digest import Digest
-from mirror.oci.reference import Repository, Tag
+from mirror.oci.reference import Repository
 from mirror.transfer.context import TransferContext
 from mirror.transfer.flight import Flight
 from mirror.upstream.upstream_set import UpstreamSet
-from mirror.util.time_limit import TimeLimit
 
 
 class Cache:
     """All content of all upstreams, and of all hosted registries: each repository has its origin.
 
-    Methods that fetch raise UpstreamError or StoreError; `web.client_errors` turns these into responses.
-    Those of a hosted registry raise RegistryError.
+    Origins that fetch raise UpstreamError or StoreError; `web.client_errors` turns these into responses. A
+    hosted registry raises RegistryError.
     """
 
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagSettings) -> None:
@@ -84,33 +74,13 @@ class Cache:
             )
         )
         self.origins = OriginTable(mirrored)
-        self._origin = self.origins.of
         created = CreationDates(self._manifests, self._blobs)
         self.images = ImageFacts(context, self.origins, self._manifests, created, completeness)
         self.patience = UpstreamPatience(upstreams, self.origins, tags.fallback_after)
 
-    async def get_manifest(
-        self,
-        repository: Repository,
-        reference: Tag | Digest,
-        accepted: Accepted = ANYTHING,
-        client: Requester | None = None,
-    ) -> ManifestAnswer:
-        return await self._origin(repository).get_manifest(repository, reference, accepted, client)
-
-    async def head_manifest(
-        self, repository: Repository, reference: Tag | Digest, accepted: Accepted = ANYTHING
-    ) -> ManifestInfo:
-        return await self._origin(repository).head_manifest(repository, reference, accepted)
-
-    async def get_blob(
-        self,
-        repository: Repository,
-        digest: Digest,
-        limit: TimeLimit | None = None,
-        request: BlobRequest | None = None,
-    ) -> BlobAnswer:
-        return await self._origin(repository).get_blob(repository, digest, limit, request)
+    def origin(self, repository: Repository) -> ContentOrigin:
+        """Return the origin of a repository, which answers for its manifests, blobs, tags and referrers."""
+        return self.origins.of(repository)
 
     def fills(self) -> list[Flight]:
         """Return the downloads that run now, or wait for their turn."""
@@ -120,22 +90,6 @@ class Cache:
         """Record that a client reads a blob from its beginning: the other layers of its image follow."""
         if not self.origins.is_hosted(repository):
             self.prefetch.note_layer(repository, digest)
-
-    async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
-        return await self._origin(repository).head_blob(repository, digest)
-
-    async def tags(self, repository: Repository, query: str) -> TagsAnswer:
-        return await self._origin(repository).tags(repository, query)
-
-    async def referrers(
-        self,
-        repository: Repository,
-        digest: Digest,
-        artifact_types: Collection[str],
-        client: Requester | None = None,
-        after: str = "",
-    ) -> ReferrersAnswer:
-        return await self._origin(repository).referrers(repository, digest, artifact_types, client, after)
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         return await self._listings.catalog(upstream, after, limit)

@@ -64,6 +64,7 @@ class RegistryApi:
     ) -> None:
         """`pushes`: of hosted registries, None where there is none."""
         self._cache = cache
+        self._origin = cache.origin
         self._pushes = pushes
         self.redirects: StoreRedirects | None = None  # to the store that mirrors share
         self._access = access
@@ -128,12 +129,12 @@ class RegistryApi:
         repository, reference = _repository_and_reference(target)
         accepted = Accepted.parse(record.request.headers.getall("Accept", []))
         if record.request.method == "HEAD":
-            head = self._cache.head_manifest(repository, reference, accepted)
+            head = self._origin(repository).head_manifest(repository, reference, accepted)
             info = await self._within_header_timeout(target, head)
             digest, media_type, size, data = info.digest, info.media_type, info.size, None
             record.outcome, record.ttl, staleness = info.outcome, info.ttl, info.staleness
         else:
-            get = self._cache.get_manifest(repository, reference, accepted, _requester(record))
+            get = self._origin(repository).get_manifest(repository, reference, accepted, _requester(record))
             found = await self._within_header_timeout(target, get)
             if record.checks is not None:
                 await record.checks.check_manifest(self._cache, repository, found)
@@ -179,9 +180,8 @@ class RegistryApi:
         if responses.reads_beginning(record.request.headers.get("Range")):
             self._cache.note_layer(repository, digest)
         limit = self._time_limit(repository)
-        answer = await self._within_header_timeout(
-            target, self._cache.get_blob(repository, digest, limit, _blob_request(record)), limit
-        )
+        get = self._origin(repository).get_blob(repository, digest, limit, _blob_request(record))
+        answer = await self._within_header_timeout(target, get, limit)
         record.outcome, record.content_ttl = answer.outcome, answer.ttl
         record.note = answer.note or record.note
         with closing(answer.content) as content:
@@ -192,7 +192,8 @@ class RegistryApi:
 
     async def _blob_head(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _repository_and_digest(target)
-        info = await self._within_header_timeout(target, self._cache.head_blob(repository, digest))
+        head = self._origin(repository).head_blob(repository, digest)
+        info = await self._within_header_timeout(target, head)
         record.outcome, stale = info.outcome, _stale_headers(record, info.staleness)
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
             return responses.not_modified(record, digest, stale)
@@ -227,7 +228,7 @@ class RegistryApi:
         parameters = parse_qsl(record.request.rel_url.raw_query_string, keep_blank_values=True)
         entries = _entry_count(dict(parameters).get("n"))
         query = urlencode([(key, value) for key, value in parameters if key != "ns"])
-        page = await self._within_header_timeout(target, self._cache.tags(repository, query))
+        page = await self._within_header_timeout(target, self._origin(repository).tags(repository, query))
         record.outcome = page.outcome
         # An empty page is the last one, even where the upstream links to another.
         next_query = None if entries == 0 else page.next_query
@@ -239,7 +240,7 @@ class RegistryApi:
         repository, digest = _repository_and_digest(target)
         query = record.request.query
         artifact_types = {each for each in query.getall("artifactType", []) if each}
-        listing = self._cache.referrers(
+        listing = self._origin(repository).referrers(
             repository, digest, artifact_types, _requester(record), query.get("last", "")
         )
         try:
@@ -299,12 +300,11 @@ class RegistryApi:
 
         A fill that is merely slow gives none: the head goes out in time, and the body as it arrives.
         """
-        start = spans[0].start if spans else 0
         if reader.size == 0:
             return
         try:
             async with asyncio.timeout_at(deadline):
-                await reader.wait_readable(start)
+                await reader.wait_readable(spans[0].start if spans else 0)
         except ShuttingDown:
             raise
         except WrongBytes as error:

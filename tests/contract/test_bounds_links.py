@@ -414,9 +414,9 @@ async def test_response_cache_ends_with_the_access(scene: Scene) -> None:
     assert scene.mirror is not None
     scene.now += INTERVAL - 10
     repository = Repository("quay.io", SECRET)
-    found = await scene.mirror.service.cache.get_manifest(repository, scene.image.manifest)
+    found = await scene.mirror.service.cache.origin(repository).get_manifest(repository, scene.image.manifest)
     assert 0 < found.ttl <= 10
-    config = await scene.mirror.service.cache.get_blob(repository, scene.image.config)
+    config = await scene.mirror.service.cache.origin(repository).get_blob(repository, scene.image.config)
     assert 0 < config.ttl <= 10
     scene.quay.auth.denied.add(SECRET)
     scene.now += 10

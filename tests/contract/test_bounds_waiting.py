@@ -86,9 +86,10 @@ async def test_flood_of_new_tags_is_refused_beyond_a_bound(tmp_path: Path) -> No
         async with serving(config) as mirror:
             cache, table = mirror.service.cache, mirror.service.cache._tags._getting
             set_client("127.0.0.1")  # that of the one more: another one's would take the place of the last
+            repository = Repository("u.test", "a")
             tags = [Tag(f"t{number}") for number in range(MOST_RUNNING)]
             calls = [
-                asyncio.ensure_future(cache.get_manifest(Repository("u.test", "a"), tag)) for tag in tags
+                asyncio.ensure_future(cache.origin(repository).get_manifest(repository, tag)) for tag in tags
             ]
             while not table.full("u.test"):  # noqa: ASYNC110  # each call reads the disk first
                 await asyncio.sleep(0)

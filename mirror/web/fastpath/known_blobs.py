@@ -243,7 +243,8 @@ async def open_stored(
     cache.note_layer(target.repository, digest)
     async with asyncio.timeout(seconds):
         request = BlobRequest(record.client, whole=True)
-        answer = await cache.get_blob(target.repository, digest, None, request)
+        origin = cache.origin(target.repository)
+        answer = await origin.get_blob(target.repository, digest, None, request)
     content = answer.content
     if isinstance(content, StoredReader) and answer.outcome is Outcome.HIT and answer.staleness is None:
         return content

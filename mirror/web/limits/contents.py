@@ -39,7 +39,7 @@ class ContentChecks:
     async def check_blob(self, cache: Cache, repository: Repository, digest: Digest) -> None:
         """Raise LimitExceeded if the blob is too large. Asks the upstream with a HEAD if no size is known."""
         if self._largest is not None:
-            self._check_size((await cache.head_blob(repository, digest)).size or 0)
+            self._check_size((await cache.origin(repository).head_blob(repository, digest)).size or 0)
 
     def _check_size(self, size: int) -> None:
         if self._largest is not None and size > self._largest[0]:

@@ -288,11 +288,11 @@ async def test_prefetch_of_a_hot_manifest_does_not_read_the_disk(hub: FakeRegist
     await pull(one)
     await idle(one)
     cache = one.service.cache
-    await cache.get_manifest(X, image.manifest)
+    await cache.origin(X).get_manifest(X, image.manifest)
     assert workers(one) == []
     cache.prefetch._examined = TTLCache(0.0, 1)
     for _ in range(2):
-        await cache.get_manifest(X, image.manifest)
+        await cache.origin(X).get_manifest(X, image.manifest)
         assert len(workers(one)) == 1
         await idle(one)
     assert fetched(hub) == names(*image.blobs)

@@ -11,4 +11,4 @@ async def test_upkeep_leaves_what_is_kept(tmp_path: Path) -> None:
         digest = await push_image(hosted_of(mirror), APP, "1")
         assert mirror.service._hosted_upkeep is not None
         await mirror.service._hosted_upkeep.run()
-        assert (await mirror.service.cache.get_manifest(APP, Tag("1"))).digest == digest
+        assert (await mirror.service.cache.origin(APP).get_manifest(APP, Tag("1"))).digest == digest

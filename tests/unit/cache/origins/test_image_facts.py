@@ -29,5 +29,5 @@ async def test_hosted_image_is_complete_and_as_old_as_its_push(tmp_path: Path) -
         digest, facts = await push_image(hosted_of(mirror), APP, "1"), mirror.service.cache.images
         assert not (await facts.birth(APP, digest, by_author=True)).by_author
         assert await facts.missing_blobs(APP, digest) == 0
-        answer = await mirror.service.cache.get_manifest(APP, digest)
+        answer = await mirror.service.cache.origin(APP).get_manifest(APP, digest)
         assert await facts.read_manifest(answer) is not None

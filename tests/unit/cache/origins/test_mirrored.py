@@ -14,6 +14,7 @@ async def test_mirrored_repository_of_a_hosted_name_is_asked_upstream(
     image = fake.add_image("office/app", "latest", [b"layer"])
     async with office(tmp_path / "cache", fake.url) as mirror:
         pushed = await push_image(hosted_of(mirror), APP, "latest")
-        hub = await mirror.service.cache.get_manifest(Repository("docker.io", "office/app"), Tag("latest"))
-        own = await mirror.service.cache.get_manifest(APP, Tag("latest"))
+        app = Repository("docker.io", "office/app")
+        hub = await mirror.service.cache.origin(app).get_manifest(app, Tag("latest"))
+        own = await mirror.service.cache.origin(APP).get_manifest(APP, Tag("latest"))
         assert (hub.digest, own.digest) == (image.manifest, pushed)
