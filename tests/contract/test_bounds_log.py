@@ -187,7 +187,11 @@ def test_log_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> None:
 
 
 def _take_terminal() -> None:
-    """Make standard error the controlling terminal of a new session, as a login does."""
+    """Make standard error the controlling terminal of a new session, as a login does.
+
+    A run of these tests under nohup(1) hands on that it ignores SIGHUP.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.setsid()
     ioctl(2, termios.TIOCSCTTY, 0)
 
