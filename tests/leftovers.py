@@ -1,20 +1,25 @@
-"""Check at the end of a run that nothing is left behind: no process, no mount, no network namespace.
+"""Check at the end of a run that nothing is left behind: no process, thread, mount or network namespace.
 
 A pytest plugin. It checks its own run only, so that several runs can share a machine: processes are its
 descendants (orphans too, which it adopts), mounts lie below its temporary folders, namespaces bear its name.
 A run that leaves something behind fails, and the end of its output names the test if possible. Each worker of
 a run checks itself when its tests are done, and the whole run checks what its workers have left.
+
+Programs that tests kill leave temporary files. A run has a folder of its own for them, and removes it.
 """
 
 import ctypes
 import os
 import re
 import signal
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -22,6 +27,12 @@ from tests.parallel import lines
 
 # linux/prctl.h: orphans among the descendants become children of this process, not of init.
 PR_SET_CHILD_SUBREAPER = 36
+
+# Variable of pytest: the folder for its temporary folders. The workers of a run inherit it.
+ROOT_VARIABLE = "PYTEST_DEBUG_TEMPROOT"
+
+# Folder for temporary files outside this run.
+OUTSIDE = Path(os.environ.get(ROOT_VARIABLE) or tempfile.gettempdir())
 
 # Grace, in seconds, for processes that were told to end and are still at it. A clean run waits for nothing.
 GRACE = 5.0
@@ -31,7 +42,11 @@ RUN = f"e2e-{os.getpid()}"
 
 NAMESPACES = Path("/run/netns")
 
+# Threads that keep a process from its end -> the test after which each was seen first.
+Threads = WeakKeyDictionary[threading.Thread, str]
+
 PRESENT = pytest.StashKey[set[int]]()
+THREADS = pytest.StashKey[Threads]()
 FOLDER = pytest.StashKey[Path]()
 TOPIC = "left behind by this run"
 
@@ -39,8 +54,22 @@ TOPIC = "left behind by this run"
 @contextmanager
 def short_folder() -> Iterator[Path]:
     """A temporary folder with a short name: a socket's path may have 108 characters, podman's runroot 50."""
-    with TemporaryDirectory(prefix=f"{RUN}-", ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(prefix=f"{RUN}-", dir=OUTSIDE, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def own_temporary_files() -> Iterator[None]:
+    """Have temporary files of this process and its descendants in one folder, and remove it.
+
+    Pytest's own temporary folders stay where they are. Tests become other users, who may use the folder too.
+    """
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        folder.chmod(0o1777)
+        patch.setenv(ROOT_VARIABLE, os.environ.get(ROOT_VARIABLE, str(OUTSIDE)))
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", None)
+        yield
 
 
 def children(pid: int) -> Iterator[int]:
@@ -107,9 +136,37 @@ def leftover_processes(present: set[int]) -> list[int]:
         time.sleep(0.05)
 
 
+def note_threads(threads: Threads, test: str) -> None:
+    """Keep the test after which each thread was seen first."""
+    for thread in threading.enumerate():
+        if not thread.daemon:
+            threads.setdefault(thread, test)
+
+
+def leftover_threads(threads: Threads) -> Iterator[str]:
+    """Threads of tests that outlive GRACE; the interpreter waits for them at its end."""
+    end = time.monotonic() + GRACE
+    for thread, test in list(threads.items()):
+        if test:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                yield f"thread {thread.name}, seen first after {test}"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     config.stash[PRESENT] = set(children(os.getpid()))
+    config.stash[THREADS] = Threads()
+    note_threads(config.stash[THREADS], "")
+    if not hasattr(config, "workerinput"):
+        stack = ExitStack()
+        stack.enter_context(own_temporary_files())
+        config.add_cleanup(stack.close)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    note_threads(item.config.stash[THREADS], item.nodeid)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,6 +182,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """
     yield
     stash, found = session.config.stash, lines(session.config, TOPIC)
+    found += leftover_threads(stash[THREADS])
     left = leftover_processes(stash[PRESENT])
     found += [described(pid) for pid in left]
     found += [*leftover_mounts(stash.get(FOLDER, None)), *leftover_namespaces()]

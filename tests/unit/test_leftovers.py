@@ -1,7 +1,9 @@
-"""A run that leaves a process, a mount or a network namespace behind fails and names it."""
+"""A run that leaves a process, a thread, a mount or a network namespace behind fails and names it."""
 
 import os
 import subprocess
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,59 @@ def test_leftover_process_fails_the_run(suite: pytest.Pytester, monkeypatch: pyt
         ]
     )
     os.waitpid(pid, 0)  # adopted by this process, and killed
+
+
+def test_leftover_thread_fails_the_run(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that outlives the run is named with its test; a daemon, and one that has ended, is not."""
+    monkeypatch.setattr(leftovers, "GRACE", 0.0)
+    reader, writer = os.pipe()
+    monkeypatch.setenv("READER", str(reader))
+    result = run(
+        suite,
+        """
+        import os, threading
+        def test_clean():
+            threading.Thread(target=threading.Event().wait, daemon=True, name="daemon").start()
+            ended = threading.Thread(target=str)
+            ended.start()
+            ended.join()
+        def test_thread():
+            reading = (int(os.environ["READER"]), 1)
+            threading.Thread(target=os.read, args=reading, name="reading").start()
+        """,
+    )
+    os.close(writer)
+    for thread in threading.enumerate():
+        if thread.name == "reading":
+            thread.join()
+    os.close(reader)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*left behind by this run*", "thread reading, * after *::test_thread"])
+    result.stdout.no_fnmatch_line("thread daemon*")
+
+
+def test_temporary_files_go_with_the_run(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Files that killed programs leave in their temporary folder are removed, and the folder too."""
+    outside, told = tempfile.gettempdir(), tmp_path / "told"
+    monkeypatch.setenv("TOLD", str(told))
+    result = run(
+        suite,
+        """
+        import os, subprocess, tempfile
+        from pathlib import Path
+        def test_files():
+            made = subprocess.check_output(["mktemp", "-d"], text=True).strip()
+            Path(made, "file").touch()
+            Path(os.environ["TOLD"]).write_text(f"{made}\\n{tempfile.mkdtemp()}")
+        """,
+    )
+    assert result.ret == pytest.ExitCode.OK
+    made, also = map(Path, told.read_text().splitlines())
+    assert made.parent == also.parent != Path(outside)
+    assert not made.parent.exists()
+    assert tempfile.gettempdir() == outside
 
 
 @pytest.mark.needs(root=True)
