@@ -28,6 +28,9 @@ STARTING = 90.0
 
 BUCKET = "mirrors"
 
+# Distance of the second port of each part of SeaweedFS from its first.
+GRPC = 10_000
+
 
 @dataclass
 class Engine:
@@ -38,6 +41,8 @@ class Engine:
     port: int
     scheme: str
     host: str = "127.0.0.1"
+    # Its sockets in /tmp, as patterns of file names: killed, it leaves them.
+    sockets: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -69,6 +74,9 @@ class Engine:
             os.killpg(self.pid, signal.SIGKILL)
         assert self.process is not None
         self.process.wait()
+        for pattern in self.sockets:
+            for path in Path("/tmp").glob(pattern):
+                path.unlink()
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], host: str = "127.0.0.1") -> None:
@@ -83,10 +91,10 @@ def wait_for(port: int, process: subprocess.Popen[bytes], host: str = "127.0.0.1
 
 
 def free_port() -> int:
-    """Return a port that is free, and 10,000 above which one is free too: weed listens there as well."""
+    """Return a port that is free, and so is the one GRPC above."""
     for port in range(11_000 + os.getpid() * 37 % 9000, 22_000):
         try:
-            for number in (port, port + 10_000):
+            for number in (port, port + GRPC):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", number))
         except OSError:
@@ -122,7 +130,9 @@ def seaweedfs(folder: Path, host: str = "127.0.0.1", volumes: int = 50) -> Engin
         *(f"-s3.config={config}", "-master.telemetry=false", "-master.volumeSizeLimitMB=64"),
         *(f"-volume.max={volumes}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
     ]
-    return Engine("seaweedfs", command, ports["s3.port"], "s3", host)
+    numbers = [port + above for port in ports.values() for above in (0, GRPC)]
+    sockets = tuple(f"seaweedfs-*-{number}.sock" for number in numbers)
+    return Engine("seaweedfs", command, ports["s3.port"], "s3", host, sockets)
 
 
 def moto(folder: Path) -> Engine:

@@ -229,8 +229,11 @@ def clock(stage: Scene) -> Iterator[Path]:
     options = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
     stage.mirror.env = {**before, **options, "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(path)}
     yield path
+    pid = stage.mirror.pid
     stage.mirror.kill()
     stage.mirror.env = before
+    for shared in Path("/dev/shm").glob(f"*faketime_???_{pid}"):  # libfaketime leaves its shared memory
+        shared.unlink()
 
 
 @pytest.mark.needs("faketime")
