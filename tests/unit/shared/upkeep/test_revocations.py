@@ -1,8 +1,14 @@
 """Revocations of tokens in the bucket: what other mirrors believe, and what they do not."""
 
+from collections.abc import AsyncIterator
+
+import pytest
+
 from mirror.access.tokens import digest_of
 from mirror.shared.errors import TierError, TierFault
+from mirror.shared.interfaces import NamedObject, StoredText
 from mirror.shared.memory import MemoryObjects
+from mirror.shared.upkeep import revocations
 from mirror.shared.upkeep.revocations import Revocations, revocation_key
 from mirror.shared.upstream_word import Seal
 
@@ -76,3 +82,44 @@ async def test_revocation_of_another_mirror_is_found_where_nothing_can_be_writte
     await Revocations(others, SEAL).sync([ONE], [])
     objects._objects = others._objects
     assert await Revocations(objects, SEAL).sync([TWO], [ONE]) == {ONE}
+
+
+async def test_revocation_is_found_beside_very_many_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the list is read; the other names are asked for, some at a time, each in its turn."""
+    monkeypatch.setattr(revocations, "MOST_LISTED", 10)
+    monkeypatch.setattr(revocations, "ASKED", 3)
+    objects = Counted()
+    for number in range(50):
+        await objects.write(f"revoked/0{number}", b"of another user")
+    tokens = [digest_of(f"token {number}") for number in range(10)]
+    mine = Revocations(objects, SEAL)
+    for _ in range(4):  # ten names, three at a time
+        await mine.sync(tokens, [])
+    assert {revocation_key(each) for each in tokens} <= objects._objects.keys()
+    there, gone, most = Revocations(objects, SEAL), set(), 0
+    for _ in range(4):
+        objects.named = objects.reads = 0
+        gone |= await there.sync([], [*tokens, ONE])
+        most = max(most, objects.named, objects.reads)
+    assert gone == set(tokens)
+    assert most <= 10
+    before = dict(objects._objects)
+    for _ in range(8):
+        await mine.sync(tokens, [])
+    assert objects._objects == before
+    assert len(mine._genuine) <= len(tokens)
+
+
+class Counted(MemoryObjects):
+    """Objects that count how many names were yielded, and how many were read."""
+
+    named = reads = 0
+
+    async def read(self, key: str) -> StoredText | None:
+        self.reads += 1
+        return await super().read(key)
+
+    async def names(self, prefix: str) -> AsyncIterator[NamedObject]:
+        async for each in super().names(prefix):
+            self.named += 1
+            yield each
