@@ -395,8 +395,9 @@ async def leader(
     cache: Path,
     settings: SharedSettings,
     fill: str = 'chunk_size = "64KiB"\nparallel = 1',
+    level: str = "info",
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A mirror in a process of its own, with the tier in use, and its address."""
+    """A mirror in a process of its own, with the tier in use, and its address. A log is beside it."""
     secrets = {
         "secret_key": SECRET_KEY,
         "coordinator_password": PASSWORD,
@@ -405,30 +406,30 @@ async def leader(
     plain = ("url", "endpoint", "access_key", "coordinator", "peers_listen", "timeout")
     shared = {**{name: getattr(settings, name) for name in plain}, **secrets}
     port = free_port()
-    file = cache.with_suffix(".toml")
+    file, logged = cache.with_suffix(".toml"), cache.with_suffix(".log")
     lines = [
         f'[server]\nlisten = ["127.0.0.1:{port}"]\n[cache]\ndir = "{cache}"\nmin_free = 0',
-        f"[fill]\n{fill}\n[shared]",
+        f'[log]\nlevel = "{level}"\n[fill]\n{fill}\n[shared]',
         *(f"{name} = {json.dumps(value)}" for name, value in shared.items()),
         f'[[upstream]]\nname = "docker.io"\nurl = "{fake.url}"',
     ]
     await asyncio.to_thread(file.write_text, "\n".join(lines))
     command = (sys.executable, "-m", "mirror", "serve", "--config", str(file))
-    process = await asyncio.create_subprocess_exec(
-        *command, stderr=asyncio.subprocess.PIPE, start_new_session=True
-    )
+    log = await asyncio.to_thread(logged.open, "wb")  # no pipe: a mirror would wait for who does not read it
+    process = await asyncio.create_subprocess_exec(*command, stderr=log, start_new_session=True)
+    await asyncio.to_thread(log.close)
     try:
-        assert process.stderr is not None
-        seen = b""
-        while b"shared tier in use" not in seen or b"listener for other mirrors" not in seen:
-            line = await process.stderr.readline()
-            assert line, seen.decode()
-            seen += line
+        while True:
+            text = await asyncio.to_thread(logged.read_text)
+            if "shared tier in use" in text and "listener for other mirrors" in text:
+                break
+            assert process.returncode is None, text
+            await asyncio.sleep(0.02)
         yield process, f"127.0.0.1:{port}"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.communicate()
+        await process.wait()
 
 
 async def test_shared_token_revoked_at_one_mirror_is_refused_by_all(

@@ -28,11 +28,11 @@ pytestmark = [
 # How long the engine is cut off, in seconds.
 CUT_OFF = 10.0
 
-# The longest wait for an answer of the tier, in seconds; a request waits for two of them at most, once.
+# The longest wait for one engine of the tier, in seconds: all that a request asks of it.
 TIMEOUT = 1.0
 
 # What a busy machine takes beyond that, in seconds.
-SLACK = 6.0
+SLACK = 3.0
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_tier_herd_survives_a_partition(
                 print(f"{cut_off} cut off: new requests waited {longest:.2f} s at most")
                 assert longest < 2 * TIMEOUT + SLACK
 
-            assert all(await herd(mirrors, digest, disturb))
+            assert await herd(mirrors, digest, disturb) == 0
     ratio = sent(fake, digest) / (MIB * 1024 * 1024)
     print(f"{MIRRORS} mirrors, {CLIENTS} clients, {MIB} MiB, {cut_off} cut off: upstream {ratio:.3f}")
     assert ratio <= MIRRORS
