@@ -7,6 +7,7 @@ class TierFault(StrEnum):
     """Kind of a failure; the message says the rest."""
 
     UNREACHABLE = "unreachable"  # no answer, a late one, or an answer that may be another one later
+    LATE = "late"  # no answer in the time that was left to a request
     REFUSED = "refused"  # credentials or permissions
     UNFIT = "unfit"  # the engine does not do what is needed of it
     WRONG = "wrong"  # content that has not the digest that it stands under

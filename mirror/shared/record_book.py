@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from mirror.shared.bucket_records import MISSING_SECONDS, BucketRecords
 from mirror.shared.engines import Engines
+from mirror.shared.health import unlimited
 from mirror.shared.interfaces import Records
 from mirror.shared.tier import LEASES, OBJECTS, SharedTier
 from mirror.shared.upstream_word import Seal, UpstreamWord
@@ -74,7 +75,8 @@ class RecordBook:
         if len(self._waiting) > MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
         if self._writer is None or self._writer.done():
-            self._writer = self._tasks.spawn(self._write(), name="write records to the shared tier")
+            with unlimited():
+                self._writer = self._tasks.spawn(self._write(), name="write records to the shared tier")
 
     async def wait_written(self) -> None:
         """Wait until what was added is written, or given up."""
@@ -104,18 +106,21 @@ class RecordBook:
             if durable is None:
                 continue
             if word.digest is None:
-                written = await self._end(durable, key, sealed)
+                written = await self._end(durable, key, word, sealed)
             else:
                 written = await self._put(OBJECTS, (durable, RECENT_SECONDS), key, sealed)
             if written:
                 self._written.put(key, word, WORD_BYTES + len(word.listing))
 
-    async def _end(self, durable: BucketRecords, key: str, sealed: bytes) -> bool:
-        """Write that there is no such tag, and remove the word that this ends.
+    async def _end(self, durable: BucketRecords, key: str, word: UpstreamWord, sealed: bytes) -> bool:
+        """Write that there is no such tag, and remove the word that this ends, unless that is newer.
 
         A coordinator has it too: then the bucket has it only where it ends something.
         """
-        ends = await self._read(OBJECTS, durable, key) is not None
+        known = await self._read(OBJECTS, durable, key)
+        if known is not None and known.confirmed > word.confirmed:
+            return True
+        ends = known is not None
         missing = self._missing if ends or self._recent is None else None
         if missing is not None and not await self._put(OBJECTS, (missing, MISSING_SECONDS), key, sealed):
             return False

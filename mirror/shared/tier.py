@@ -8,7 +8,7 @@ like anything else, so that nothing the engines answer can do more than cost byt
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.shared.engines import Engines
 from mirror.shared.errors import ObjectMissing, TierError, TierFault
-from mirror.shared.health import EngineHealth
+from mirror.shared.health import EngineHealth, Wait, Waits, current_waits, unlimited
 from mirror.shared.interfaces import Holder, TierObject, TierRange, VerifiedContent
 from mirror.shared.keys import fill_key
 from mirror.shared.lease_text import new_holder
@@ -38,6 +38,9 @@ PROBE_SECONDS = 10.0
 UNFIT_SECONDS = 300.0
 
 OBJECTS, LEASES = "objects", "leases"
+
+# What an engine is asked that failed, until it answers: about a blob that nobody has.
+_NOTHING = Digest.of(b"registry-mirror asks whether an engine answers")
 
 
 class FillClaim:
@@ -65,17 +68,19 @@ class SharedTier:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`limit`: seconds for each small request."""
+        """`limit`: seconds for each small request, and for all to one engine that a client waits for."""
         self.address = ""  # of this mirror's listener for its peers
         self.on_use: Callable[[Digest], object] = ignore  # called with each blob that is read or written
         self._engines = engines
-        self._limit = limit
+        self.limit = limit
         self._metrics = metrics
         self._tasks = Tasks()
         self._releasing: set[asyncio.Task[None]] = set()
+        self._clock = clock
         self._probed = False
-        self.objects = EngineHealth(f"object store {engines.name}", clock)
-        self.leases = EngineHealth("coordinator", clock)
+        self._recovering: set[EngineHealth] = set()
+        self.objects = EngineHealth(f"object store {engines.name}")
+        self.leases = EngineHealth("coordinator")
 
     def start(self) -> None:
         """Probe the bucket in the background; until that is done, the tier is not used."""
@@ -91,6 +96,15 @@ class SharedTier:
         """Return whether the coordinator may be asked now."""
         return self._probed and self.leases.usable
 
+    def waits(self) -> Waits:
+        """Return the time that a client waits for the engines (`mirror.shared.health.limited`)."""
+        return Waits(self.limit, self._clock)
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> "asyncio.Task[T]":
+        """Run work that no client waits for. RuntimeError when the tier is closed."""
+        with unlimited():
+            return self._tasks.spawn(work, name=name)
+
     async def find(self, digest: Digest) -> TierObject | None:
         """Return what the object store has of a blob; None for nothing, and when it does not say."""
         if not self.usable:
@@ -103,14 +117,9 @@ class SharedTier:
     @asynccontextmanager
     async def open_range(self, digest: Digest, span: Span) -> AsyncGenerator[TierRange]:
         """Open a part of a blob. Raises TierError, at the first byte or later."""
+        opening = self._engines.objects.open_range(digest, span)
         try:
-            async with asyncio.timeout(self._limit):
-                opening = self._engines.objects.open_range(digest, span)
-                part = await opening.__aenter__()
-        except TimeoutError:
-            error = TierError(TierFault.UNREACHABLE, f"no answer within {self._limit:g} s")
-            self._record(self.objects, "read", error)
-            raise error from None
+            part = await self._within(self.limit, opening.__aenter__)
         except TierError as error:
             self._record(self.objects, "read", error)
             raise
@@ -195,7 +204,7 @@ class SharedTier:
         held = await self.ask(LEASES, "acquire", lambda: leases.acquire(key, mine, LEASE_SECONDS), None)
         if held != mine:
             return held
-        renewing = self._tasks.spawn(self._renew(key, mine), name=f"renew {key}")
+        renewing = self.spawn(self._renew(key, mine), name=f"renew {key}")
         return FillClaim(mine, renewing, lambda: self._release(key, mine))
 
     async def holder(self, digest: Digest) -> Holder | None:
@@ -212,19 +221,27 @@ class SharedTier:
 
         """
         health = self.objects if engine == OBJECTS else self.leases
-        try:
-            async with asyncio.timeout(self._limit):
-                answer = await ask()
-        except TimeoutError:
-            self._record(
-                health, operation, TierError(TierFault.UNREACHABLE, f"no answer within {self._limit:g} s")
-            )
+        waits = current_waits()
+        wait = Wait(math.inf, self._clock) if waits is None else waits.of(engine)
+        if (left := min(self.limit, wait.left)) <= 0:
             return otherwise
+        try:
+            with wait.counted():
+                answer = await self._within(left, ask)
         except TierError as error:
             self._record(health, operation, error)
             return otherwise
         self._record(health, operation, None)
         return answer
+
+    async def _within(self, seconds: float, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return an answer that comes within so many seconds. Raises TierError."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await ask()
+        except TimeoutError:
+            fault = TierFault.UNREACHABLE if seconds >= self.limit / 2 else TierFault.LATE
+            raise TierError(fault, f"no answer within {seconds:.3g} s") from None
 
     def state(self) -> dict[str, Any]:
         """Return the state for /readyz."""
@@ -236,14 +253,13 @@ class SharedTier:
 
     def report(self) -> None:
         """Set the gauges."""
-        self._metrics.shared_up.labels(OBJECTS).set(self.usable and self.objects.reason is None)
-        up = self.coordinated and self.leases.reason is None
-        self._metrics.shared_up.labels(LEASES).set(up)
+        self._metrics.shared_up.labels(OBJECTS).set(self.usable)
+        self._metrics.shared_up.labels(LEASES).set(self.coordinated)
 
     async def close(self) -> None:
         """Free the leases that are being released, let others lapse, and close the connections."""
         if self._releasing:
-            await asyncio.wait(self._releasing, timeout=self._limit)
+            await asyncio.wait(self._releasing, timeout=self.limit)
         await self._tasks.close()
         with suppress(TierError):
             await self._engines.close()
@@ -264,7 +280,7 @@ class SharedTier:
     def _release(self, key: str, mine: Holder) -> None:
         with suppress(RuntimeError):  # while the mirror stops, leases lapse
             release = lambda: self._engines.leases.release(key, mine)  # noqa: E731
-            task = self._tasks.spawn(self.ask(LEASES, "release", release, None), name=f"release {key}")
+            task = self.spawn(self.ask(LEASES, "release", release, None), name=f"release {key}")
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
 
@@ -274,8 +290,28 @@ class SharedTier:
         self._metrics.shared_requests.labels(engine, operation, outcome).inc()
         if error is None or isinstance(error, ObjectMissing):
             health.record_success()
-        else:
+        elif error.fault is not TierFault.LATE:
             health.record_failure(str(error))
+            self._recover(health)
+
+    def _recover(self, health: EngineHealth) -> None:
+        """Ask an engine that failed, in the background, until it answers."""
+        if health not in self._recovering:
+            self._recovering.add(health)
+            with suppress(RuntimeError):  # while the mirror stops, nobody asks it again
+                self.spawn(self._ask_again(health), name=f"ask again: {health.engine}")
+
+    async def _ask_again(self, health: EngineHealth) -> None:
+        engines = self._engines
+        try:
+            while not health.usable:
+                await asyncio.sleep(health.next_pause())
+                if health is self.objects:
+                    await self.ask(OBJECTS, "probe", lambda: engines.objects.stat(_NOTHING), None)
+                else:
+                    await self.ask(LEASES, "probe", lambda: engines.leases.holder(fill_key(_NOTHING)), None)
+        finally:
+            self._recovering.discard(health)
 
     async def _probe_until_fit(self) -> None:
         pause = await self._probe()
@@ -291,11 +327,11 @@ class SharedTier:
             self.objects.record_failure(str(error))
             return PROBE_SECONDS
         if fitness.reads is not None:
-            self.objects.record_failure(fitness.reads, UNFIT_SECONDS)
+            self.objects.record_failure(fitness.reads)
             return UNFIT_SECONDS
         self._probed = True
         self.objects.record_success()
         if fitness.leases is not None:
-            self.leases.record_failure(fitness.leases, math.inf)
+            self.leases.record_failure(fitness.leases)
         log.info("shared tier in use", bucket=self._engines.name)
         return 0.0

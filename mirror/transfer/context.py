@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from msgspec import Struct, field
@@ -43,6 +44,10 @@ class OtherMirrors(Protocol):
     Nothing here raises, or takes longer than a stated limit. Private repositories, and what a guest is told,
     stay with their mirror.
     """
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Have all that is asked in the block wait no longer than one question to each engine."""
+        ...
 
     async def find_tag(self, repository: Repository, tag: Tag) -> TagEntry | None: ...
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.metadata.index import Link, TagEntry
-from mirror.transfer.context import TransferContext
+from mirror.transfer.context import OtherMirrors, TransferContext
 from mirror.upstream.errors import Failure, UpstreamError
 
 NOT_FOUND = 404
@@ -33,7 +33,13 @@ class SharedTags:
         """
         if self._words is None:
             return entry
-        found = await self._words.find_tag(repository, tag)
+        with self._words.waiting():
+            return await self._latest(self._words, repository, tag, entry)
+
+    async def _latest(
+        self, words: OtherMirrors, repository: Repository, tag: Tag, entry: TagEntry | None
+    ) -> TagEntry | None:
+        found = await words.find_tag(repository, tag)
         if found is None:
             await self._raise_if_missing(repository, tag, entry)
             return entry

@@ -11,8 +11,12 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from mirror.oci.digest import Digest
+from mirror.shared.health import limited, unlimited
 from mirror.shared.interfaces import Holder
 from mirror.shared.tier import LEASE_SECONDS, FillClaim, SharedTier
+from mirror.util.log import get_logger
+
+log = get_logger(__name__)
 
 # Interval, in seconds, at which a mirror asks for the lease of one that does not answer.
 POLL_SECONDS = 0.25
@@ -60,6 +64,7 @@ class Coordination:
         self._dead: Holder | None = None
         self._alone = False
         self._behind = 0
+        self._lost = 0.0  # seconds in which the object store gave nothing
 
     async def place(self) -> Place | None:
         """Return where to read; None for the upstream, from then on."""
@@ -67,23 +72,29 @@ class Coordination:
             if self._known is None and not self._alone:
                 self._known = await self._decide()
                 self._alone = self._known is None
+                log.debug("place of a blob", digest=str(self._digest), place=self._name())
             return self._known
 
-    def record_failure(self, place: Place, behind: int = 0) -> None:
+    def record_failure(self, place: Place, behind: int = 0, lost: float = 0.0) -> None:
         """Record that a place did not give what was asked of it: the next request decides again.
 
         `behind`: by how many bytes this mirror was behind another one that followed the same mirror.
+        `lost`: seconds in which nothing came.
         """
         if self._known is place:
             self._known, self._dead, self._behind = None, place.peer, behind
+            self._lost += lost if place.peer is None else 0.0
 
     @property
     def store_answers(self) -> bool:
         """Return whether the object store may be asked now."""
         return self._tier.usable
 
-    async def look_again(self, place: Place) -> bool:
-        """Return whether the object store has the blob by now: `place` is then no longer the one."""
+    def look_again(self, place: Place) -> "asyncio.Task[bool]":
+        """Look in the background whether the store has the blob by now: `place` is no longer used then."""
+        return self._tier.spawn(self._look_again(place), name="look for a blob that is followed")
+
+    async def _look_again(self, place: Place) -> bool:
         if not await self._is_stored():
             return False
         if self._known is place:
@@ -94,27 +105,38 @@ class Coordination:
         """Ask the upstream from now on."""
         self._known, self._alone = None, True
 
+    def _name(self) -> str:
+        if self._known is not None:
+            return "object store" if self._known.peer is None else f"mirror {self._known.peer.address}"
+        return "upstream, alone" if self.claim is None else "upstream"
+
     async def _decide(self) -> Place | None:
-        began, until = self._clock(), self._clock() + PATIENCE
-        while True:
-            if await self._is_stored():
-                return Place()
-            held = self.claim or await self._ask(leaves=self._clock() < began + HANDICAP)
-            if isinstance(held, FillClaim):
-                self.claim, self.left_to_another = held, False
-                # The holder before this one may have written it since.
-                return Place() if await self._is_stored() else None
-            self.left_to_another = held is not None
-            if held is None or not self._follows:
-                return None
-            if held.owner:  # else the lease has lapsed between the claim and the look at who has it
-                if held.address in ("", self._tier.address):
-                    return None
-                if held != self._dead:
-                    return Place(held)
-            if self._clock() >= until:
-                return None
+        began = self._clock()
+        with limited(self._tier.waits()):
+            place, decided = await self._look(leaves=True)
+        while not decided and self._clock() < began + PATIENCE:
             await asyncio.sleep(POLL_SECONDS)
+            with unlimited():  # until then clients wait for the lease of a dead mirror, and for no engine
+                place, decided = await self._look(leaves=self._clock() < began + HANDICAP)
+        return place
+
+    async def _look(self, *, leaves: bool) -> tuple[Place | None, bool]:
+        """Return a place, and whether to go by it. `leaves`: as for `_ask`."""
+        if await self._is_stored():
+            return Place(), True
+        held = self.claim or await self._ask(leaves=leaves)
+        if isinstance(held, FillClaim):
+            self.claim, self.left_to_another = held, False
+            # The holder before this one may have written it since.
+            return Place() if await self._is_stored() else None, True
+        self.left_to_another = held is not None
+        if held is None or not self._follows:
+            return None, True
+        if not held.owner:  # the lease has lapsed between the claim and the look at who has it
+            return None, False
+        if held.address in ("", self._tier.address):
+            return None, True
+        return (Place(held), True) if held != self._dead else (None, False)
 
     async def _ask(self, *, leaves: bool) -> FillClaim | Holder | None:
         """Claim the blob, or return who has it. `leaves`: to a mirror that has more of it, if any does."""
@@ -123,4 +145,5 @@ class Coordination:
         return await self._tier.claim(self._digest)
 
     async def _is_stored(self) -> bool:
-        return self._trusts(self._digest) and await self._tier.find(self._digest) is not None
+        usable = self._lost < self._tier.limit and self._trusts(self._digest)
+        return usable and await self._tier.find(self._digest) is not None

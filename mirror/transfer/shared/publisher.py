@@ -16,6 +16,7 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.shared.content import verified
 from mirror.shared.errors import TierError
+from mirror.shared.health import unlimited
 from mirror.shared.tier import FillClaim, SharedTier
 from mirror.store.blobs.entries import OpenBlob
 from mirror.store.errors import StoreError
@@ -60,7 +61,8 @@ class Publisher:
         """Upload the blob of a fill that begins, as its bytes come; `add` it when the fill has ended."""
         if self._tier.usable and len(self._streams) < UPLOADS and transfer.digest not in self._streams:
             digest = transfer.digest
-            stream = self._tasks.spawn(self._stream(transfer), name=f"upload {digest} as it comes")
+            with unlimited():
+                stream = self._tasks.spawn(self._stream(transfer), name=f"upload {digest} as it comes")
             self._streams[digest] = stream
             stream.add_done_callback(lambda _: self._streams.pop(digest, None))
 
@@ -74,7 +76,8 @@ class Publisher:
         self._metrics.shared_pending.set(len(self._pending))
         if self._workers < UPLOADS:
             self._workers += 1
-            self._tasks.spawn(self._work(), name="write to the shared tier")
+            with unlimited():
+                self._tasks.spawn(self._work(), name="write to the shared tier")
 
     async def _work(self) -> None:
         try:

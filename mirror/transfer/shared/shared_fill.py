@@ -14,6 +14,7 @@ from msgspec.structs import asdict, replace
 
 from mirror.access.peer_proof import PeerProof
 from mirror.oci.digest import Digest
+from mirror.shared.health import limited
 from mirror.shared.record_book import RecordBook
 from mirror.shared.tier import SharedTier
 from mirror.store.errors import StoreError
@@ -134,10 +135,12 @@ class SharedFill:
 
     async def _origin(self) -> Upstream:
         """Return the upstream, with the tier in front of it if that has the blob and the link opens it."""
-        place = await self._coordination.place()
+        with limited(self._shared.tier.waits()):
+            place = await self._coordination.place()
+            opens = place is not None and await self._opens()
         if place is None:
             return self._upstream
-        if not await self._opens():
+        if not opens:
             self._coordination.go_alone()
             return self._upstream
         shared = self._shared

@@ -9,7 +9,7 @@ OFFLINE: the download then asks the upstream, at once, and does not take the fai
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
@@ -85,13 +85,15 @@ class SharedSource(Source):
         self._parallel_slots = self.slots
         self._follower_slots = SourceSlots(total, 1)
         self._next_look = 0.0
+        self._looking: asyncio.Task[bool] | None = None
+        self._clock = asyncio.get_running_loop().time
         self.is_wrong = False  # its bytes have not the digest
         self.was_followed = False
 
     def follow(self) -> None:
         """Use one connection: another mirror's file is followed."""
         self.slots, self.was_followed = self._follower_slots, True
-        self._next_look = asyncio.get_running_loop().time() + LOOK_SECONDS
+        self._next_look = self._clock() + LOOK_SECONDS
 
     @asynccontextmanager
     async def open_blob(
@@ -124,12 +126,13 @@ class SharedSource(Source):
     ) -> tuple[Place, BlobBody]:
         start, stop = span
         while (place := await self._coordination.place()) is not None:
+            began = self._clock()
             try:
                 return place, await stack.enter_async_context(
                     self._client_of(place).open_blob("", digest, start, stop)
                 )
             except UpstreamError:
-                self._coordination.record_failure(place, self._behind(place, digest))
+                self._coordination.record_failure(place, self._behind(place, digest), self._clock() - began)
         raise UpstreamError(Failure.OFFLINE, "not in the shared tier")
 
     def _client_of(self, place: Place) -> RegistryClient:
@@ -140,12 +143,14 @@ class SharedSource(Source):
         return self._peers.get(place.peer.address)
 
     async def _watched(self, watched: tuple[Place, Digest], body: BlobBody) -> AsyncGenerator[bytes]:
+        since = self._clock()
         try:
             async for chunk in body.chunks():
                 yield chunk
-                await self._leave_if_stored(watched[0])
+                self._leave_if_stored(watched[0])
+                since = self._clock()
         except UpstreamError as error:
-            raise self._failed(watched, error) from None
+            raise self._failed(watched, error, self._clock() - since) from None
 
     def _watched_directly(self, watched: tuple[Place, Digest], body: BlobBody) -> PartReader | None:
         read = body.direct_reader()
@@ -153,25 +158,29 @@ class SharedSource(Source):
             return None
 
         async def next_parts() -> Sequence[bytes | memoryview]:
+            since = self._clock()
             try:
-                await self._leave_if_stored(watched[0])
+                self._leave_if_stored(watched[0])
                 return await read()
             except UpstreamError as error:
-                raise self._failed(watched, error) from None
+                raise self._failed(watched, error, self._clock() - since) from None
 
         return next_parts
 
-    async def _leave_if_stored(self, place: Place) -> None:
+    def _leave_if_stored(self, place: Place) -> None:
         """Raise UpstreamError once the object store has the blob that another mirror is followed for.
 
-        All that follow a mirror share its line, with its upload to the store.
+        All that follow a mirror share its line, with its upload to the store. No byte waits for the look.
         """
-        now = asyncio.get_running_loop().time()
-        if place.peer is None or now < self._next_look:
+        looking, now = self._looking, self._clock()
+        if looking is None and place.peer is not None and now >= self._next_look:
+            with suppress(RuntimeError):  # while the mirror stops
+                self._looking = self._coordination.look_again(place)
+        if looking is None or not looking.done():
             return
-        is_stored = await self._coordination.look_again(place)
+        self._looking = None
         self._next_look = now + LOOK_SECONDS if self._coordination.store_answers else math.inf
-        if is_stored:
+        if not looking.cancelled() and looking.result():
             raise UpstreamError(Failure.UNREACHABLE, "the object store has the blob now")
 
     def _behind(self, place: Place, digest: Digest) -> int:
@@ -179,9 +188,9 @@ class SharedSource(Source):
             return 0
         return self._peers.get(place.peer.address).behind(digest)
 
-    def _failed(self, watched: tuple[Place, Digest], error: UpstreamError) -> UpstreamError:
+    def _failed(self, watched: tuple[Place, Digest], error: UpstreamError, lost: float) -> UpstreamError:
         """Return the error of a body that broke: the rest is asked for again, wherever it is then."""
-        self._coordination.record_failure(watched[0], self._behind(*watched))
+        self._coordination.record_failure(watched[0], self._behind(*watched), lost)
         self._broken += 1
         kind = Failure.OFFLINE if self._broken > MOST_BROKEN else Failure.UNREACHABLE
         return UpstreamError(kind, error.message)

@@ -7,9 +7,11 @@ upstream decides who may have it (invariant 5). Words that were given to a guest
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
+from mirror.shared.health import limited
 from mirror.shared.keys import link_key, referrers_key, tag_key
 from mirror.shared.record_book import RecordBook
 from mirror.shared.tier import SharedTier
@@ -47,6 +49,10 @@ class SharedWords:
         self._tasks = tasks
         self._asked: TTLCache[str, asyncio.Task[UpstreamWord | None]] = TTLCache(ASKED_SECONDS, MAX_ASKED)
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Have all that is asked in the block wait no longer than one question to each engine."""
+        return limited(self._tier.waits())
+
     async def find_tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return what the tag is by the newest word; None for none, or one that it is missing."""
         word = None if tag.also else await self._find(repository, tag_key(repository, tag))
@@ -79,17 +85,17 @@ class SharedWords:
         if not self._tier.usable or self._is_mine(repository):
             return None
         own = known is not None and known.confirmed is not None and not known.account and known.gone is None
-        link = known if own else await self.find_link(repository, digest)
-        if link is None:
-            return None
-        data = await self._tier.read(digest, limit)
-        return None if data is None else (link, data)
+        with self.waiting():
+            link = known if own else await self.find_link(repository, digest)
+            data = None if link is None else await self._tier.read(digest, limit)
+        return None if link is None or data is None else (link, data)
 
     async def missing_blobs(self, repository: Repository, digests: Sequence[Digest]) -> list[Digest]:
         """Return those blobs that the tier does not have, or does not open."""
         if self._book is None or self._is_mine(repository) or len(digests) > MOST_LOOKED_FOR:
             return list(digests)
-        found = await asyncio.gather(*(self._is_there(repository, each) for each in digests))
+        with self.waiting():
+            found = await asyncio.gather(*(self._is_there(repository, each) for each in digests))
         return [each for each, there in zip(digests, found, strict=True) if not there]
 
     async def _is_there(self, repository: Repository, digest: Digest) -> bool:
@@ -136,7 +142,8 @@ class SharedWords:
             return None
         answer = self._asked.get(key)
         if answer is None:
-            answer = self._tasks.spawn(self._book.find(key), name="ask the shared tier")
+            with self.waiting():
+                answer = self._tasks.spawn(self._book.find(key), name="ask the shared tier")
             self._asked.put(key, answer)
         return await asyncio.shield(answer)
 

@@ -2,6 +2,7 @@
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.shared.health import limited
 from mirror.shared.tier import SharedTier
 from mirror.store.errors import StoreError
 from mirror.transfer.context import TransferContext
@@ -42,13 +43,14 @@ class StoreURLs:
         """Return a URL that is good for some minutes; None where the mirror has to answer itself."""
         if not self._tier.usable or asker() or repository.upstream not in self._upstreams:
             return None
-        try:
-            opens = await self._opens(repository, digest)
-        except StoreError:
-            return None
-        if not opens or await self._size(digest) < LEAST_BYTES:
-            return None
-        return await self._tier.presigned(digest, URL_SECONDS)
+        with limited(self._tier.waits()):
+            try:
+                opens = await self._opens(repository, digest)
+            except StoreError:
+                return None
+            if not opens or await self._size(digest) < LEAST_BYTES:
+                return None
+            return await self._tier.presigned(digest, URL_SECONDS)
 
     async def _opens(self, repository: Repository, digest: Digest) -> bool:
         """Return whether a link is confirmed, and believed unasked."""

@@ -137,6 +137,21 @@ async def test_book_has_a_tag_that_is_there_again(tasks: Tasks) -> None:
     await books.tier.close()
 
 
+async def test_book_ends_no_tag_that_was_confirmed_later(tasks: Tasks) -> None:
+    """A word that there is no such tag has waited, while another mirror was told that there is one again."""
+    books = Books(tasks, None)
+    book = await books.book()
+    newer = UpstreamWord(books.now, WORD.digest, 1)
+    book.add("tag/a", newer)
+    await book.wait_written()
+    late = RecordBook(books.tier, books.engines, SEAL, tasks, lambda: books.now)
+    late.add("tag/a", UpstreamWord(books.now - 5))
+    await late.wait_written()
+    assert await book.find("tag/a") == newer
+    assert list(books.objects._objects) == ["records/tag/a"]
+    await books.tier.close()
+
+
 async def test_book_believes_no_word_of_the_future(tasks: Tasks) -> None:
     """A clock that is a little ahead makes no word newer than now, and one that is far ahead is ignored."""
     books = Books(tasks, None)

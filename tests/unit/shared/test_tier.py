@@ -1,6 +1,7 @@
 """The tier as one mirror sees it: limits, and going on alone."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -11,6 +12,7 @@ from mirror.oci.ranges import Span
 from mirror.shared.content import verified
 from mirror.shared.engines import Engines
 from mirror.shared.errors import TierError, TierFault
+from mirror.shared.health import LONGEST_PAUSE, limited
 from mirror.shared.interfaces import Holder, TierObject
 from mirror.shared.keys import fill_key
 from mirror.shared.lease_text import new_holder
@@ -159,6 +161,87 @@ def test_tier_takes_its_lease_again_from_a_coordinator_that_was_flushed() -> Non
         assert await leases.holder(key) == other
         await asyncio.sleep(2 * LEASE_SECONDS)
         assert await leases.holder(key) is None  # it is renewed no longer
+        await tier.close()
+
+    simulated.run(work())
+
+
+class Late:
+    """Engines that answer after `seconds`, or not at all."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.objects, self.leases = LateTier(self), LateLeases(self)
+
+    def tier(self, limit: float) -> SharedTier:
+        engines = Engines("s3://b", self.objects, self.leases, fit)
+        return SharedTier(engines, limit, Metrics(), asyncio.get_running_loop().time)
+
+
+class LateTier(MemoryTier):
+    def __init__(self, late: Late) -> None:
+        super().__init__()
+        self._late = late
+
+    async def stat(self, digest: Digest) -> TierObject | None:
+        await asyncio.sleep(self._late.seconds)
+        return await super().stat(digest)
+
+
+class LateLeases(MemoryLeases):
+    def __init__(self, late: Late) -> None:
+        super().__init__(asyncio.get_running_loop().time)
+        self._late = late
+
+    async def acquire(self, key: str, holder: Holder, seconds: float) -> Holder:
+        await asyncio.sleep(self._late.seconds)
+        return await super().acquire(key, holder, seconds)
+
+    async def holder(self, key: str) -> Holder | None:
+        await asyncio.sleep(self._late.seconds)
+        return await super().holder(key)
+
+
+def test_tier_that_hangs_costs_requests_one_limit_however_long_it_hangs() -> None:
+    """It is asked again in the background alone, and used again once it answers there."""
+
+    async def work() -> None:
+        clock, late = asyncio.get_running_loop().time, Late(0.0)
+        tier = await started(late.tier(limit=2.0))
+        late.seconds, waited = math.inf, 0.0
+        while clock() < 300.0:
+            began = clock()
+            assert await tier.find(DIGEST) is None
+            assert await tier.holder(DIGEST) is None
+            waited += clock() - began
+            await asyncio.sleep(0.1)
+        assert waited == pytest.approx(4.0)
+        assert not tier.usable
+        assert not tier.coordinated
+        late.seconds = 0.0
+        await asyncio.sleep(LONGEST_PAUSE + 2.0)
+        assert tier.usable
+        assert tier.coordinated
+        await tier.close()
+
+    simulated.run(work())
+
+
+def test_tier_that_is_slow_costs_a_request_one_limit_for_each_engine() -> None:
+    """Answers that come in time each add up to no more; engines that answer are used by other requests."""
+
+    async def work() -> None:
+        clock, late = asyncio.get_running_loop().time, Late(1.9)
+        tier = await started(late.tier(limit=2.0))
+        began = clock()
+        with limited(tier.waits()):
+            for _ in range(5):
+                await tier.find(DIGEST)
+                await tier.holder(DIGEST)
+            await asyncio.gather(*(tier.find(DIGEST) for _ in range(5)))
+        assert clock() - began <= 4.0
+        assert tier.usable
+        assert tier.coordinated
         await tier.close()
 
     simulated.run(work())

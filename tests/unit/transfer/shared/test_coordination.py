@@ -11,7 +11,8 @@ from mirror.shared.memory import MemoryLeases, MemoryTier
 from mirror.shared.tier import SharedTier
 from mirror.transfer.shared import coordination
 from mirror.transfer.shared.coordination import FAR_BEHIND, HANDICAP, Coordination, Place
-from tests.unit.shared.test_tier import DATA, DIGEST, chunks, started, tier_of
+from tests.bench.swarm import clock as simulated
+from tests.unit.shared.test_tier import DATA, DIGEST, Late, chunks, started, tier_of
 
 KEY = f"fill/sha256/{DIGEST.encoded}"
 OTHER = "http://10.0.0.2:5002"
@@ -184,4 +185,34 @@ async def test_place_once_alone_stays(leases: MemoryLeases) -> None:
     known.go_alone()
     assert await known.place() is None
     assert known.claim is None
+    await shared.close()
+
+
+def test_place_costs_one_limit_for_each_engine_however_many_questions_it_takes() -> None:
+    """Store and coordinator answer late, but each time in time: the blob comes from the upstream then."""
+
+    async def work() -> None:
+        clock, late = asyncio.get_running_loop().time, Late(0.0)
+        shared = await started(late.tier(limit=2.0))
+        late.seconds, began = 1.9, clock()
+        known = Coordination(shared, DIGEST, lambda _: shared.usable, follows=True, clock=clock)
+        assert await known.place() is None
+        assert known.claim is not None
+        assert clock() - began <= 4.0
+        await shared.close()
+
+    simulated.run(work())
+
+
+async def test_place_is_no_longer_a_store_that_gave_nothing_for_the_limit(leases: MemoryLeases) -> None:
+    """It says that it has the blob, and stalls: the fill asks it no more, while others may."""
+    shared = await mirror(leases)
+    await shared.publish(verified(DIGEST, len(DATA), chunks))
+    known = of(shared)
+    for lost in (0.0, shared.limit / 2, shared.limit / 2):
+        place = await known.place()
+        assert place == Place()
+        known.record_failure(place, lost=lost)
+    assert await known.place() is None
+    assert await of(shared).place() == Place()
     await shared.close()
