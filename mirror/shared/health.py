@@ -79,7 +79,7 @@ class Wait:
 
 
 class Waits:
-    """The waits of one request, of so many seconds for each engine."""
+    """The waits of one request: `seconds` for each engine."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._waits: defaultdict[str, Wait] = defaultdict(lambda: Wait(seconds, clock))

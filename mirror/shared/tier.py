@@ -235,7 +235,7 @@ class SharedTier:
         return answer
 
     async def _within(self, seconds: float, ask: Callable[[], Awaitable[T]]) -> T:
-        """Return an answer that comes within so many seconds. Raises TierError."""
+        """Return an answer that comes within `seconds`. Raises TierError."""
         try:
             async with asyncio.timeout(seconds):
                 return await ask()

@@ -44,7 +44,7 @@ def test_health_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_wait_counts_parallel_questions_once() -> None:
-    """What is left shrinks while any question is open, by the time that has passed."""
+    """The time left shrinks while any question is open, by the time that has passed."""
     now = 0.0
     wait = Wait(5.0, lambda: now)
     with wait.counted():

@@ -203,7 +203,7 @@ class LateLeases(MemoryLeases):
 
 
 def test_tier_that_hangs_costs_requests_one_limit_however_long_it_hangs() -> None:
-    """It is asked again in the background alone, and used again once it answers there."""
+    """An engine that failed is asked in the background alone, and used again once it answers there."""
 
     async def work() -> None:
         clock, late = asyncio.get_running_loop().time, Late(0.0)

@@ -205,7 +205,7 @@ def test_place_costs_one_limit_for_each_engine_however_many_questions_it_takes()
 
 
 async def test_place_is_no_longer_a_store_that_gave_nothing_for_the_limit(leases: MemoryLeases) -> None:
-    """It says that it has the blob, and stalls: the fill asks it no more, while others may."""
+    """A store says that it has the blob, and stalls: the fill asks it no more, while others may."""
     shared = await mirror(leases)
     await shared.publish(verified(DIGEST, len(DATA), chunks))
     known = of(shared)

@@ -39,7 +39,7 @@ def test_identity_of_a_copied_folder_is_another_one(
 
 
 def test_identity_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
-    """Its file does not name the folder yet, and does so from now on."""
+    """The file of an earlier version does not name the folder yet, and does so from now on."""
     (tmp_path / NAME).write_text("0" * 32 + "\n")
     assert folder_identity(tmp_path) == "0" * 32
     assert (tmp_path / NAME).read_text() == f"{'0' * 32} {tmp_path.stat().st_ino}\n"
