@@ -31,7 +31,10 @@ def faults_of(case: Case, heard: Heard) -> Iterator[str]:
         return
     for place, (request, response) in enumerate(zip(case.requests, heard.responses, strict=False)):
         assert request.expected is not None
-        yield from (f"request {place}: {each}" for each in response_faults(request, response))
+        # A client that ends its direction has left, for aiohttp: the body that is being sent ends there.
+        left = case.way is Way.HALF_CLOSED and place == len(heard.responses) - 1
+        found = _cut_faults if left and not response.complete else response_faults
+        yield from (f"request {place}: {each}" for each in found(request, response))
     if len(heard.responses) < len(case.requests) and not _may_end_early(case, heard):
         yield f"{len(case.requests)} requests and {len(heard.responses)} responses: {heard.statuses}"
 
@@ -82,6 +85,22 @@ def response_faults(request: Request, response: Response) -> Iterator[str]:
     elif request.method != "HEAD":
         yield from _content_faults(expected, response)
     yield from _head_faults(expected, response)
+
+
+def _cut_faults(request: Request, response: Response) -> Iterator[str]:
+    """Yield what is wrong with a response of which the end is missing, perhaps all of its body."""
+    expected = request.expected
+    if expected is None or response.status not in expected.statuses:
+        yield f"status {response.status}, cut short: {response.body[:300]!r}"
+        return
+    yield from _head_faults(expected, response)
+    data = expected.contents.get(response.header("docker-content-digest"))
+    span = _RANGE.fullmatch(response.header("content-range"))
+    if data is None or expected.odd or response.header("content-type").startswith("multipart/"):
+        return
+    begin = int(span[1]) if span is not None else 0
+    if not data.startswith(response.body, begin):
+        yield f"{len(response.body)} wrong bytes from {begin} on, and then the end"
 
 
 def _error_faults(request: Request, response: Response) -> Iterator[str]:

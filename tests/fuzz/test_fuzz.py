@@ -10,7 +10,7 @@ import pytest
 from mirror.store.partial.growing import HOLDBACK_BYTES
 from tests.fuzz.__main__ import TERMINATED
 from tests.fuzz.cases import Case, Expected, Request, Way, case_of
-from tests.fuzz.client import Heard, Response
+from tests.fuzz.client import Conversation, Heard, Response
 from tests.fuzz.content import GOOD, digest_of, image_of
 from tests.fuzz.differences import reason_of
 from tests.fuzz.oracle import faults_of
@@ -98,6 +98,41 @@ def test_oracle_finds_wrong_answers(answer: Heard, words: str | None) -> None:
     """Each kind of wrong answer to a request for a blob is found, and a right one is not."""
     request = Request(b"", "GET", Expected(frozenset({200, 206}), {BLOB: DATA}))
     found = list(faults_of(Case(0, (request,), Way.IN_TURN), answer))
+    assert bool(found) == (words is not None)
+    assert words is None or words in found[0]
+
+
+CUT_HEAD = (
+    b"HTTP/1.1 206 Partial Content\r\nServer: registry-mirror\r\nContent-Length: 2\r\n"
+    + f"Docker-Content-Digest: {BLOB}\r\nContent-Range: bytes 1-2/{len(DATA)}\r\n\r\n".encode()
+)
+
+
+@pytest.mark.parametrize(
+    ("way", "sent", "words"),
+    [
+        (Way.HALF_CLOSED, b"", None),
+        (Way.HALF_CLOSED, DATA[1:2], None),
+        (Way.HALF_CLOSED, b"\0", "1 wrong bytes from 1 on"),
+        (Way.PIPELINED, b"", "status 206 with 0 of 2 bytes"),
+        (Way.IN_TURN, DATA[1:2], "status 206 with 1 of 2 bytes"),
+    ],
+)
+async def test_oracle_takes_a_missing_body_for_no_answer_to_head(
+    way: Way, sent: bytes, words: str | None
+) -> None:
+    """A client that ends its direction has left, and its body may be cut; for all others that is a fault."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CUT_HEAD + sent)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        expected = Expected(frozenset({206}), {BLOB: DATA})
+        case = Case(0, (Request(b"GET / HTTP/1.1\r\n\r\n", "GET", expected),), way)
+        answered = await Conversation.hold(case, *server.sockets[0].getsockname())
+    found = list(faults_of(case, answered))
     assert bool(found) == (words is not None)
     assert words is None or words in found[0]
 
