@@ -25,14 +25,17 @@ from tempfile import TemporaryDirectory
 from mirror.util.tasks import run_to_completion
 from tests.fuzz.campaign import Campaign, Failure, Figures
 from tests.fuzz.cases import Case, case_of
+from tests.fuzz.level import growth
 from tests.fuzz.minimise import Minimiser
 from tests.fuzz.mirrors import PARSERS, MirrorUnderTest
 from tests.fuzz.origin import Origin
+from tests.fuzz.watched import BOUNDS
 
 EXAMPLES = """
 examples:
   python -m tests.fuzz                                  a minute, a random seed, two workers, both parsers
   nice python -m tests.fuzz --requests 1000000          the nightly run
+  nice python -m tests.fuzz --requests 200000 --bounds small    that memory levels off, nightly
   python -m tests.fuzz --seed 7 --only 1234             one case again, with what was sent and what came back
   python -m tests.fuzz --seed 7 --first 1200 --minutes 1    from case 1200 on, for a failure that needs others
   python -m tests.fuzz --parser python --workers 1      one mirror, one process, easier to read
@@ -77,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, help="stop after this time; 1 without --requests")
     parser.add_argument("--parser", choices=[*PARSERS, "both"], default="both", help="parser of the mirrors")
     parser.add_argument("--workers", type=int, default=2, help="workers of each mirror (default: 2)")
+    parser.add_argument(
+        "--bounds",
+        choices=BOUNDS,
+        default="default",
+        help="bounds of containers: small ones show that memory levels off, leaking ones the contrary",
+    )
     parser.add_argument("--first", type=int, default=0, metavar="K", help="begin with case K of the seed")
     parser.add_argument("--only", type=int, metavar="K", help="run case K alone, and show it")
     return parser
@@ -88,7 +97,10 @@ async def _run(arguments: argparse.Namespace, seed: int, folder: Path) -> int:
     print(f"seed {seed}, parsers {' and '.join(names)}, {arguments.workers} workers each", flush=True)
     async with AsyncExitStack() as stack:
         origin = await stack.enter_async_context(Origin())
-        mirrors = [MirrorUnderTest(folder / name, origin.url, name, arguments.workers) for name in names]
+        mirrors = [
+            MirrorUnderTest(folder / name, origin.url, name, arguments.workers, arguments.bounds)
+            for name in names
+        ]
         for mirror in mirrors:
             stack.push_async_callback(asyncio.to_thread, mirror.stop)
             await run_to_completion(asyncio.to_thread(mirror.start))
@@ -156,6 +168,10 @@ async def _report(campaign: Campaign, mirrors: list[MirrorUnderTest]) -> None:
         print(f"at rest, {parser}: {figures.before[parser]}; at the end: {after}")
     for parser in figures.before:
         print(f"memory, {parser}, at work: {_course(figures, parser)}")
+    for parser, samples in figures.live.items():
+        print(
+            f"in use, {parser}: {growth(samples) / 2**20:.1f} MiB more in the last quarter than in the second"
+        )
     for reason, count in figures.differences.most_common():
         print(f"parsers differ, as known, {count} times: {reason}")
     print(f"{len(figures.failures)} failures of {len(figures.kinds())} kinds", flush=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tests.fuzz.cases import Case, case_of
 from tests.fuzz.client import Conversation, Heard
 from tests.fuzz.differences import reason_of
+from tests.fuzz.level import Sample, level_fault
 from tests.fuzz.mirrors import MirrorUnderTest, Resources
 from tests.fuzz.oracle import faults_of
 
@@ -55,6 +56,8 @@ class Figures:
     after: dict[str, Resources] = field(default_factory=dict)
     # Memory of each mirror at work, in bytes, with the number of requests before.
     memory: list[tuple[int, dict[str, int]]] = field(default_factory=list)
+    # Of each mirror with small bounds: requests so far to all mirrors, and the bytes in use.
+    live: dict[str, list[Sample]] = field(default_factory=dict)
 
     shown: int = 0
 
@@ -97,6 +100,7 @@ class Campaign:
         if self.figures.before:
             self.figures.after = await self._rest()
             self._compare_rest()
+        self._judge_level()
 
     async def round(self, cases: Sequence[Case]) -> None:
         """Run cases, several at a time, and read the logs."""
@@ -105,6 +109,10 @@ class Campaign:
         await self._read_logs(cases)
         held = await asyncio.to_thread(lambda: {each.parser: each.memory() for each in self._mirrors})
         self.figures.memory.append((self.figures.requests, held))
+        for mirror in self._mirrors:
+            if mirror.bounds != "default":
+                samples = self.figures.live.setdefault(mirror.parser, [])
+                samples.append((self.figures.requests, await asyncio.to_thread(mirror.live)))
         self.figures.seconds = time.monotonic() - self._began
 
     async def _client(self, waiting: Iterable[Case]) -> None:
@@ -176,6 +184,16 @@ class Campaign:
                 if more > getattr(GROWTH, name):
                     text = f"{name} at rest: {more} more than after the first rounds ({before}; {after})"
                     self.figures.failures.append(Failure(case_of(self.seed, 0), parser, text))
+
+    def _judge_level(self) -> None:
+        """Compare what mirrors with small bounds held in the course of the run."""
+        for mirror in self._mirrors:
+            of_each = [
+                (count // len(self._mirrors), held)
+                for count, held in self.figures.live.get(mirror.parser, [])
+            ]
+            if (fault := level_fault(of_each, mirror.workers)) is not None:
+                self.figures.failures.append(Failure(case_of(self.seed, 0), mirror.parser, fault))
 
 
 def _is_conditional(data: bytes) -> bool:

@@ -1,7 +1,9 @@
 """Mirrors under test: real processes with workers, one for each parser of aiohttp."""
 
+import json
 import os
 import re
+import socket
 import sys
 import time
 import urllib.request
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.processes import PATIENCE, Process, free_port
 from tests.fuzz import odd
@@ -73,11 +76,14 @@ class Resources:
 class MirrorUnderTest(Process):
     """`registry-mirror serve` in front of the origin. Its methods block."""
 
-    def __init__(self, folder: Path, origin: str, parser: str, workers: int) -> None:
-        folder.mkdir(parents=True)
+    def __init__(self, folder: Path, origin: str, parser: str, workers: int, bounds: str = "default") -> None:
+        """`bounds`: those of its containers (`tests.fuzz.watched`)."""
+        self._watch = folder / "watch"
+        self._watch.mkdir(parents=True)
         self.parser = parser
         self.port = free_port()
-        self._workers = workers
+        self.workers = workers
+        self.bounds = bounds
         self._scanned = 0
         upstreams = [UPSTREAM.format(name=GOOD, url=origin, attempts=3, timeout="30s")]
         for number in range(odd.COUNT):
@@ -89,7 +95,9 @@ class MirrorUnderTest(Process):
         command: list[str | Path] = [
             sys.executable,
             "-m",
-            "mirror",
+            "tests.fuzz.watched",
+            self._watch,
+            bounds,
             "serve",
             "--config",
             config,
@@ -125,6 +133,14 @@ class MirrorUnderTest(Process):
         statuses = [Path(f"/proc/{pid}/status").read_text() for pid in (self.pid, *children(self.pid))]
         return sum(_field(each, "RssAnon") for each in statuses) * 1024
 
+    def live(self) -> int:
+        """Return the bytes that the workers have in use, after a collection."""
+        return sum(each["live"] for each in self.told("live"))
+
+    def told(self, question: str) -> list[dict[str, Any]]:
+        """Return what each worker answers (`tests.fuzz.watched`)."""
+        return [_told(self._watch / str(pid), question) for pid in children(self.pid)]
+
     def resources(self) -> Resources:
         """Measure the parent and the workers."""
         pids = [self.pid, *children(self.pid)]
@@ -143,7 +159,7 @@ class MirrorUnderTest(Process):
         while same < IDLE_SECONDS and time.monotonic() < end:
             time.sleep(1)
             now = self.resources()
-            calm = now.tasks <= 8 * self._workers and now.descriptors == last.descriptors
+            calm = now.tasks <= 8 * self.workers and now.descriptors == last.descriptors
             same, last = same + 1 if calm else 0, now
         return last
 
@@ -155,6 +171,17 @@ class MirrorUnderTest(Process):
             line for line in self._get("/metrics").splitlines() if line.startswith((f"{name} ", f"{name}{{"))
         ]
         return sum(float(row.rpartition(" ")[2]) for row in rows)
+
+
+def _told(path: Path, question: str) -> dict[str, Any]:
+    """Return what a worker answers at its socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(str(path))
+        connection.sendall(f"{question}\n".encode())
+        with connection.makefile("rb") as file:
+            told: dict[str, Any] = json.loads(file.read())
+    return told
 
 
 def _field(status: str, name: str) -> int:
