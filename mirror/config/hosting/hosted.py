@@ -111,7 +111,8 @@ class HostedSettings(Settings, frozen=True, kw_only=True):
         Meta(ge=1, le=1_000_000),
         Doc(
             "Most uploads that may be open at a time, of all clients together. One repository, and one "
-            "client, has a quarter of them at most, or 100 if that is more."
+            "client, has a quarter of them at most, or 100 if that is more. Where all are open, one "
+            "that is unused, of the client with the most, gives way to a client with fewer."
         ),
     ] = 10_000
 

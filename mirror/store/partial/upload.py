@@ -58,7 +58,11 @@ class UploadInUse(Exception):
 
 
 class TooManyUploads(Exception):
-    """No further session may be open."""
+    """No further session may be open. `whose`: "client", "repository" or "registry", which has too many."""
+
+    def __init__(self, whose: str) -> None:
+        super().__init__(f"the {whose} has too many uploads")
+        self.whose = whose
 
 
 class DiskFull(StoreError):
@@ -226,8 +230,8 @@ class UploadStore:
 
         Repository and client (`mirror.util.fairness.client`) have a share of these.
         """
-        if not self.claims.admit(repository, most, client):
-            raise TooManyUploads
+        if whose := self.claims.admit(repository, most, client):
+            raise TooManyUploads(whose)
         path = self._files.path(repository, new_id(client), algorithm)
         descriptor = self._files.create(path)
         self.claims.add(path.name)

@@ -6,10 +6,16 @@ once a second; before it refuses anything it reads them again. Uploads that nobo
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mirror.oci.reference import Repository
-from mirror.store.partial.upload_files import UploadFiles, by_owner, of_client, prefix_of
+from mirror.store.partial.upload_files import (
+    UploadFiles,
+    by_owner,
+    largest_of_client,
+    of_client,
+    prefix_of,
+)
 
 # Time, in seconds, after which a session that is not used gives way to others: clients that lost their
 # connection come back within one minute, and forget some sessions.
@@ -23,6 +29,10 @@ SIZES_SECONDS, SIZES_FACTOR = 1.0, 10.0
 # more: a client that may push to many repositories keeps nobody else out.
 SHARES, LEAST_SHARE = 4, 100
 
+# Time, in seconds, after which a session gives way to a client that has fewer, where all are open: pushes
+# pause for less between their requests.
+PAUSE_SECONDS = 5.0
+
 
 class UploadClaims:
     """The claims of the open uploads of one cache folder. Every method blocks."""
@@ -34,19 +44,36 @@ class UploadClaims:
         self._coming: dict[str, int] = {}  # sizes that the uploads of this process's requests will have
         self._read_at, self._read_took = float("-inf"), 0.0
 
-    def admit(self, repository: Repository, most: int, client: str) -> bool:
-        """Return whether repository and client may have a further session, where the registry has `most`."""
-        before = time.time() - IDLE_SECONDS
+    def admit(self, repository: Repository, most: int, client: str) -> str:
+        """Return "" if repository and client may have a further session, where the registry has `most`.
+
+        Otherwise return who has too many: "client", "repository" or "registry". Where all of a repository or
+        registry are open, an idle one gives way, and else one of the client that has the most.
+        """
         names = self._files.names(repository.upstream)
-        owner = prefix_of(str(repository))
-        share = min(most, max(LEAST_SHARE, most // SHARES))
+        mine = [each for each in names if each.startswith(prefix_of(str(repository)))]
         begun = of_client(names, client) if client else []
-        for mine in ([each for each in names if each.startswith(owner)], begun):
-            if len(mine) >= share:
-                return self._files.end_oldest(mine, before)
-        if len(names) < most:
+        share = min(most, max(LEAST_SHARE, most // SHARES))
+        if len(mine) >= share:
+            return "" if self._give_way([mine], mine, client) else "repository"
+        if len(begun) >= share:
+            return "" if self._give_way([begun], [], client) else "client"
+        if len(names) >= most:
+            return "" if self._give_way(by_owner(names), names, client) else "registry"
+        return ""
+
+    def _give_way(self, idle: Sequence[Sequence[str]], crowd: Sequence[str], client: str) -> bool:
+        """End an idle session, or the oldest one in `crowd` of the client with the most; return whether.
+
+        That one must have two more than `client`: nobody changes places with the next one.
+        """
+        now = time.time()
+        if any(self._files.end_oldest(group, now - IDLE_SECONDS) for group in idle):
             return True
-        return any(self._files.end_oldest(group, before) for group in by_owner(names))
+        greedy = largest_of_client(crowd)
+        if len(greedy) < len(of_client(crowd, client)) + 2:
+            return False
+        return self._files.end_oldest(greedy, now - PAUSE_SECONDS)
 
     def add(self, name: str) -> None:
         """Note a new session."""

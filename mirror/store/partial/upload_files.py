@@ -20,7 +20,7 @@ FILE_NAME = re.compile(r"[0-9a-f]{32}-[A-Za-z0-9_-]{32}\.(?:sha256|sha512)")
 REGISTRY_DIGITS, OWNER_DIGITS = 8, 32
 
 # Random bytes of a session's id, 24 characters; and bytes of the hash of its client, the 8 characters behind.
-RANDOM_BYTES, CLIENT_BYTES = 18, 6
+RANDOM_BYTES, CLIENT_BYTES, MARK_CHARACTERS = 18, 6, 8
 
 
 class UploadFiles:
@@ -108,7 +108,15 @@ def new_id(client: str) -> str:
 def of_client(names: Iterable[str], client: str) -> list[str]:
     """Return the sessions that a client has begun."""
     mark = _client_mark(client)
-    return [each for each in names if each.partition(".")[0].endswith(mark)]
+    return [each for each in names if _mark_in(each) == mark]
+
+
+def largest_of_client(names: Iterable[str]) -> list[str]:
+    """Return the sessions of the client that has the most."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_mark_in(name), []).append(name)
+    return max(groups.values(), key=len, default=[])
 
 
 def by_owner(names: Iterable[str]) -> list[list[str]]:
@@ -118,6 +126,10 @@ def by_owner(names: Iterable[str]) -> list[list[str]]:
         groups.setdefault(name[:OWNER_DIGITS], []).append(name)
     most = Counter({owner: len(group) for owner, group in groups.items()})
     return [groups[owner] for owner, _ in most.most_common()]
+
+
+def _mark_in(name: str) -> str:
+    return name.partition(".")[0][-MARK_CHARACTERS:]
 
 
 def _client_mark(client: str) -> str:

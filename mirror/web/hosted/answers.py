@@ -82,7 +82,15 @@ def no_room(reason: object) -> RegistryError:
     return RegistryError(Code.DENIED, message, status=507)
 
 
-def too_many() -> RegistryError:
-    """Return the error about a registry with too many open uploads."""
-    message = "too many uploads are open here: end some, or try again in a minute"
-    return RegistryError(Code.TOOMANYREQUESTS, message, headers={"Retry-After": "60"})
+# What is to be done about too many open uploads, by who has them.
+TOO_MANY = {
+    "client": "you have your share of the uploads that may be open here: finish or cancel some",
+    "repository": "this repository has its share of the uploads that may be open here: finish or cancel some",
+    "registry": "all uploads that may be open here are in use: finish or cancel some",
+}
+
+
+def too_many(whose: str) -> RegistryError:
+    """Return the error about too many open uploads. `whose`: "client", "repository" or "registry"."""
+    advice = "try again in a minute (unused ones end after five), or ask the operator for more (max_uploads)"
+    return RegistryError(Code.TOOMANYREQUESTS, f"{TOO_MANY[whose]}, {advice}", headers={"Retry-After": "60"})

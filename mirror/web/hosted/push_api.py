@@ -61,8 +61,8 @@ class PushApi:
             raise answers.unknown_upload(target.session) from None
         except UploadInUse:
             raise answers.upload_in_use(target.session) from None
-        except TooManyUploads:
-            raise answers.too_many() from None
+        except TooManyUploads as error:
+            raise answers.too_many(error.whose) from None
         except StoreError as error:
             message = f"this registry cannot use its disk: {error}; see the log of its operator"
             raise RegistryError(Code.UNAVAILABLE, message) from error

@@ -160,3 +160,60 @@ def test_one_client_has_a_share_of_the_uploads(store: UploadStore, monkeypatch: 
         True,
     ]
     assert is_known(store, OTHER, others)
+
+
+def fill(store: UploadStore, client: str, repository: Repository, most: int, unused: float) -> int:
+    """Begin uploads until one is refused; return their number."""
+    for count in range(most + 1):
+        try:
+            session = store.create(repository, most=most, client=client)
+        except TooManyUploads:
+            return count
+        session.append([b"x"])
+        let_go(store, session, unused)
+    raise AssertionError("no bound")
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one repository", "several"])
+def test_uploads_of_clients_that_act_together_give_way_to_others(
+    store: UploadStore, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    """Four clients have all, and used each a minute ago: one that has fewer gets its share."""
+    monkeypatch.setattr(upload_claims, "LEAST_SHARE", 20 if same else 5)
+    names = [APP] * 4 if same else [Repository("office", f"app{number}") for number in range(4)]
+    for number, each in enumerate(names):
+        fill(store, f"192.0.2.{number}", each, 20, unused=60)
+    assert len(list(store.folder.iterdir())) == 20
+    honest = fill(store, "198.51.100.1", APP if same else OTHER, 20, unused=0)
+    assert honest >= 4
+    assert len(list(store.folder.iterdir())) == 20
+    with pytest.raises(TooManyUploads):  # no client changes places with the next one
+        store.create(names[0], most=20, client="192.0.2.0")
+
+
+def test_uploads_in_use_give_way_to_no_client(store: UploadStore) -> None:
+    """A request is on it, or was a moment ago."""
+    used = [store.create(APP, most=4, client="192.0.2.1") for _ in range(2)]
+    fill(store, "192.0.2.1", APP, 4, unused=0)
+    for path in store.folder.iterdir():
+        if any(each.id in path.name for each in used):
+            os.utime(path, (0, 0))
+    with pytest.raises(TooManyUploads):
+        store.create(APP, most=4, client="198.51.100.1")
+    for each in used:
+        each.release()
+
+
+@pytest.mark.parametrize(
+    ("most", "client", "whose"),
+    [(8, "192.0.2.2", "registry"), (8, "192.0.2.1", "client"), (1, "192.0.2.2", "repository")],
+)
+def test_refused_upload_says_who_has_too_many(
+    store: UploadStore, monkeypatch: pytest.MonkeyPatch, most: int, client: str, whose: str
+) -> None:
+    monkeypatch.setattr(upload_claims, "LEAST_SHARE", 4)
+    fill(store, "192.0.2.1", OTHER if most > 1 else APP, most, unused=0)
+    fill(store, "192.0.2.3", LAB if whose == "client" else Repository("office", "b"), most, unused=0)
+    with pytest.raises(TooManyUploads) as refused:
+        store.create(APP, most=most, client=client)
+    assert refused.value.whose == whose

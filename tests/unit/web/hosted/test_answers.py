@@ -34,7 +34,7 @@ def test_refusals_have_words_of_their_own() -> None:
         (answers.upload_in_use("x"), 409),
         (answers.wrong_range({}, 5, 9), 416),
         (answers.no_room("it is full"), 507),
-        (answers.too_many(), 429),
+        *((answers.too_many(whose), 429) for whose in ("client", "repository", "registry")),
     ):
         assert error.status == status
         assert len(error.message.split()) > 5
