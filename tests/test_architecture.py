@@ -48,8 +48,7 @@ INNER_MODULES = sorted(
 )
 AIOHTTP_DOORS = (
     "web/connections/aiohttp_internals.py",
-    "upstream/http/connections.py",
-    "upstream/http/direct_read.py",
+    "upstream/http/aiohttp_internals.py",
 )
 
 # What may be imported, or used, only where; paths are relative to the package.

@@ -9,14 +9,19 @@ import asyncio
 import re
 import select
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 
 from mirror.upstream.http.addresses import is_private_address
+from mirror.upstream.http.aiohttp_internals import (
+    AiohttpConnector,
+    AiohttpHandler,
+    AiohttpResponse,
+    Connection,
+    limit_body,
+    peer_of,
+)
 
 # Factor on the time limit for the head of the answer to this task's request. A registry that fetches a blob
 # itself first answers late, as Docker, Podman and skopeo wait for.
@@ -40,7 +45,7 @@ def without_length(data: bytes) -> bytes:
     return _LENGTH.sub(b"", head) + data[len(head) :] if _CHUNKED.search(head) else data
 
 
-class CheckedHandler(ResponseHandler):
+class CheckedHandler(AiohttpHandler):
     """aiohttp's protocol of one connection, which ends the connection at bytes that nobody asked for."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -67,15 +72,15 @@ class CheckedHandler(ResponseHandler):
             if len(plain) < len(data):
                 self.force_close()
                 data = plain
-        if data and self._answers and (self._payload is None or self._payload.is_eof()):
-            self._end()
+        if data and self._answers and self.body_ended:
+            self.end()
             return
-        body = self._payload
+        body = self.body
         super().data_received(data)
         if body is not None and self.exception() is not None:
             self._break_off(body)
         if self._answers > 1:
-            self._end()
+            self.end()
 
     def _break_off(self, body: aiohttp.StreamReader) -> None:
         """End a body whose framing broke, for the reader of it.
@@ -86,18 +91,12 @@ class CheckedHandler(ResponseHandler):
         if not body.is_eof() and body.exception() is None:
             body.set_exception(aiohttp.ClientPayloadError("the body's chunks are broken"))
 
-    def _end(self) -> None:
-        self.force_close()
-        if self.transport is not None:
-            self.transport.close()
 
-
-class CheckedConnector(aiohttp.TCPConnector):
+class CheckedConnector(AiohttpConnector):
     """A pool that hands out no connection on which something waits."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._factory = partial(CheckedHandler, loop=self._loop)  # type: ignore[assignment]  # a subclass
+        super().__init__(CheckedHandler, **options)
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
@@ -127,7 +126,7 @@ def _something_waits(transport: asyncio.BaseTransport | None) -> bool:
     return bool(poll.poll(0))
 
 
-class CheckedResponse(aiohttp.ClientResponse):
+class CheckedResponse(AiohttpResponse):
     """An answer that knows whether a private address sent it; by then TLS has proven the server's name."""
 
     from_private_address = False
@@ -135,12 +134,11 @@ class CheckedResponse(aiohttp.ClientResponse):
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         """Read the head, whole within HEAD_PATIENCE times `head_timeout`, even if its bytes drip in."""
-        transport = connection.transport
-        peer = transport.get_extra_info("peername") if transport is not None else None
+        peer = peer_of(connection)
         async with asyncio.timeout(HEAD_PATIENCE.get() * self.head_timeout):
             await super().start(connection)
-        if connection.protocol is not None and HEAD_PATIENCE.get() > 1:
-            connection.protocol.read_timeout = self.head_timeout  # for the body
+        if HEAD_PATIENCE.get() > 1:
+            limit_body(connection, self.head_timeout)
         self.from_private_address = peer is not None and is_private_address(peer[0])
         return self
 

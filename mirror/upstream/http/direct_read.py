@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Self
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 
-from mirror.util.tracebacks import without_frames
+from mirror.upstream.http.aiohttp_internals import BorrowedSocket
 
 # Size of each of the two buffers, in bytes: large for one write, and still in the processor's cache when its
 # bytes are hashed. A shorter body is left to aiohttp, since much of it has come with its head.
@@ -28,26 +27,21 @@ GATHERED, GATHER_SECONDS = 256 * 1024, 0.05
 class DirectReader(asyncio.BufferedProtocol):
     """Reader of the rest of a body; `next` returns the bytes that have arrived."""
 
-    def __init__(self, response: aiohttp.ClientResponse, handler: ResponseHandler, timeout: float) -> None:
-        """`handler` is aiohttp's protocol on the connection of `response`."""
-        self._handler = handler
-        self._content = response.content
+    def __init__(self, socket: BorrowedSocket, length: int, timeout: float) -> None:
+        """`length`: of the whole body, in bytes."""
+        self._socket = socket
         self._timeout = timeout
-        # aiohttp does not see this body and would time out.
-        handler.read_timeout = None
-        handler.start_timeout()
-        early = self._drained()
+        early = socket.drain()
         self._early = [part for part in (early[:FIRST], early[FIRST:]) if part]
-        self._left = (response.content_length or 0) - len(early)
+        self._left = length - len(early)
         self._filling = self._spare = memoryview(b"")  # allocated at first use
         self._filled = 0
         self._arrived = asyncio.Event()
         self._begun = False  # a part was returned: a client has the first bytes
         self._enough = 1  # bytes that `next` waits for
         self._paused = False
-        self._transport = handler.transport
-        if self._transport is not None and self._left:
-            self._transport.set_protocol(self)
+        if self._left:
+            socket.lend(self)
             self._pause()  # the early bytes are written first: a client waits for them
 
     @classmethod
@@ -56,13 +50,11 @@ class DirectReader(asyncio.BufferedProtocol):
 
         `timeout` is the longest wait for a byte, in seconds.
         """
-        connection, length = response.connection, response.content_length or 0
-        handler = None if connection is None else connection.protocol
-        if handler is None or "Transfer-Encoding" in response.headers or length < BUFFER:
+        length = response.content_length or 0
+        if "Transfer-Encoding" in response.headers or length < BUFFER:
             return None
-        if response.content.exception() is not None:  # broken: aiohttp has the bytes before that
-            return None
-        return cls(response, handler, timeout)
+        socket = BorrowedSocket.of(response)
+        return None if socket is None else cls(socket, length, timeout)
 
     async def next(self) -> Sequence[bytes | memoryview]:
         """Return the bytes since the last call, valid until the next call; none at the end.
@@ -85,7 +77,7 @@ class DirectReader(asyncio.BufferedProtocol):
         return [arrived]
 
     async def _wait(self) -> None:
-        if self._transport is None:
+        if self._socket.transport is None:
             raise aiohttp.ClientPayloadError
         self._arrived.clear()
         async with asyncio.timeout(self._timeout):
@@ -93,7 +85,7 @@ class DirectReader(asyncio.BufferedProtocol):
 
     async def _gather(self) -> None:
         """Wait for more bytes, which are worth one write together."""
-        if self._transport is None:
+        if self._socket.transport is None:
             return
         self._arrived.clear()
         self._enough = GATHERED
@@ -122,48 +114,30 @@ class DirectReader(asyncio.BufferedProtocol):
         if self._filled >= self._enough or not self._left:
             self._arrived.set()
         if not self._left:
-            self._hand_back()
+            self._socket.hand_back()
         elif self._filled == len(self._filling):
             self._pause()
 
     def eof_received(self) -> None:
-        self._handler.eof_received()
+        self._socket.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._socket.connection_lost(exc)
         self._arrived.set()
-        self._handler.connection_lost(exc)
-        # aiohttp keeps it with the body; its frames refer to the buffers here.
-        if (kept := self._content.exception()) is not None:
-            without_frames(kept)
 
     def pause_writing(self) -> None:
-        self._handler.pause_writing()
+        self._socket.pause_writing()
 
     def resume_writing(self) -> None:
-        self._handler.resume_writing()
-
-    def _drained(self) -> bytes:
-        """Return what aiohttp has read of the body, in a loop: taking bytes may make aiohttp deliver more."""
-        parts = []
-        while part := self._content.read_nowait():
-            parts.append(part)
-        return b"".join(parts)
-
-    def _hand_back(self) -> None:
-        """Give the connection back to aiohttp and tell it that the body has ended."""
-        if self._transport is not None:
-            self._transport.set_protocol(self._handler)
-            self._transport = None  # another answer may use it in a moment
-            self._content.feed_eof()
+        self._socket.resume_writing()
 
     def _pause(self) -> None:
-        if self._transport is not None:
+        if (transport := self._socket.transport) is not None:
             self._paused = True
-            self._transport.pause_reading()
+            transport.pause_reading()
 
     def _resume(self) -> None:
         """Resume reading, also on a connection that is closing: only a read shows its end."""
-        if self._transport is not None and self._paused:
+        if (transport := self._socket.transport) is not None and self._paused:
             self._paused = False
-            self._transport.resume_reading()
+            transport.resume_reading()

@@ -18,6 +18,7 @@ from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.system.malloc import keep_buffers
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
+from mirror.upstream.http.aiohttp_internals import unread
 from mirror.upstream.http.connections import HEAD_PATIENCE, CheckedConnector, CheckedResponse, response_class
 from mirror.upstream.http.direct_read import DirectReader
 from mirror.upstream.http.failures import describe, has_hung_up, is_own, reason
@@ -204,7 +205,7 @@ class Transport:
                     yield chunk
                     began = time.monotonic()
             except (aiohttp.ClientError, OSError):
-                if rest := _unread(response.content):
+                if rest := unread(response.content):
                     count(len(rest), began)
                     yield rest
                 raise
@@ -370,22 +371,6 @@ class Translation:
         failed = UpstreamError(failure, f"{self._name}: {_place(self._url)}: {why}")
         failed.own, failed.hung_up = is_own(error), has_hung_up(error)
         raise failed from None
-
-
-def _unread(content: aiohttp.StreamReader) -> bytes:
-    """Return the bytes that had come when the body broke and were not read yet.
-
-    These are up to twice `_READ_BUFFER`. aiohttp returns none of them once there is an error, and they would
-    have to be requested again.
-    """
-    error = content.exception()
-    if error is None:
-        return b""
-    content.set_exception(None)  # type: ignore[arg-type]  # aiohttp has no other way to let a broken body be read
-    try:
-        return content.read_nowait()
-    finally:
-        content.set_exception(error)
 
 
 def _status_label(status: int) -> str:

@@ -165,7 +165,7 @@ async def test_direct_read_loses_nothing_if_aiohttp_resumes_the_connection(
         async with registry.open_blob("a", small) as before, direct_parts(registry, large) as next_parts:
             received = bytearray().join(await next_parts())
             received += b"".join(await next_parts())
-            transport = made[0]._transport
+            transport = made[0]._socket.transport
             assert transport is not None
             while transport.is_reading():  # noqa: ASYNC110  # nothing else tells
                 await asyncio.sleep(0)
