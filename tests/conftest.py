@@ -28,6 +28,7 @@ settings.load_profile("any machine")
 
 pytest_plugins = [
     "pytester",
+    "tests.memory",
     "tests.parallel",
     "tests.programs",
     "tests.e2e.report",
@@ -57,12 +58,15 @@ def _detector() -> BlockBuster:
 
 
 @pytest.fixture(autouse=True)
-def blockbuster() -> Iterator[BlockBuster]:
-    """Raise BlockingError for a blocking call in a running event loop, which would stall every client."""
+def blockbuster() -> BlockBuster:
+    """Raise BlockingError for a blocking call in a running event loop, which would stall every client.
+
+    The detector stays active behind the test, where no event loop runs: its change takes longer than many a
+    test. A test that has deactivated the detector leaves the next one an active detector.
+    """
     detector = _detector()
     detector.activate()
-    yield detector
-    detector.deactivate()
+    return detector
 
 
 @pytest.fixture

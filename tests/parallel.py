@@ -5,10 +5,8 @@ which starts sooner; a run without pytest-xdist does too. The tests of a file ru
 worker is a process of its own, with a temporary folder, network namespaces and ports of its own.
 """
 
-import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +63,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         )
 
 
-# malloc.h, and the size, in bytes, from which a freed block goes back to the system at once.
-M_MMAP_THRESHOLD, M_ARENA_MAX, LARGE_BLOCK = -3, -8, 1 << 20
-
-
-def keep_small() -> None:
-    """Have glibc give freed memory back: after four files with large blobs, 115 MB of 264 MB."""
-    with suppress(AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
-        mallopt(M_ARENA_MAX, 2)
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    keep_small()
     if config.getoption("dist", "no") != "no" and any(config.getoption(each, None) for each in TABLES):
         raise pytest.UsageError(
             f"{' and '.join(TABLES)} need -n 0: their results are collected in one process"

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
+from tests.packages import parametrize_by_package
+
 PACKAGE = Path(__file__).parent.parent / "mirror"
 
 # Lower layers first. A module may import from its own package and from packages of lower layers.
@@ -225,14 +227,21 @@ def within(name: str, door: str) -> bool:
     return name == door or name.startswith(f"{door}.")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_only(path: Path) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test of each package."""
+    if "paths" in metafunc.fixturenames:
+        parametrize_by_package(metafunc, MODULES, PACKAGE, depth=1)
+
+
+def test_imports_go_down_only(paths: list[Path]) -> None:
     """A module imports from its own package or from lower layers, never from a package beside its own."""
-    here = package_of(name_of(path))
-    for name in module_of(path).imports:
-        there = package_of(name)
-        if there != here:
-            assert layer_of(there) < layer_of(here), f"{here} imports {name}, which is not below it"
+    for path in paths:
+        here = package_of(name_of(path))
+        for name in module_of(path).imports:
+            there = package_of(name)
+            if there != here:
+                where = path.relative_to(PACKAGE)
+                assert layer_of(there) < layer_of(here), f"{where} imports {name}, which is not below it"
 
 
 @pytest.mark.parametrize("node_of", [str, wing_of, package_of], ids=["modules", "wings", "packages"])
@@ -303,14 +312,14 @@ def test_public_classes_are_small() -> None:
     assert {name: number for name, number in counts.items() if number > MOST_METHODS} == LARGE
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_sql_and_private_names_of_libraries_have_one_door(path: Path) -> None:
+def test_sql_and_private_names_of_libraries_have_one_door(paths: list[Path]) -> None:
     """SQL is in the wing of the databases alone; what a library keeps private is used by one adapter."""
-    where = str(path.relative_to(PACKAGE))
-    if not where.startswith(SQL_DOOR):
-        assert module_of(path).sql == []
-    for name, door in PRIVATE.items():
-        assert where.startswith(door) or name not in module_of(path).attributes, f"{where} uses {name}"
+    for path in paths:
+        where = str(path.relative_to(PACKAGE))
+        if not where.startswith(SQL_DOOR):
+            assert module_of(path).sql == [], f"{where} has SQL"
+        for name, door in PRIVATE.items():
+            assert where.startswith(door) or name not in module_of(path).attributes, f"{where} uses {name}"
 
 
 @cache

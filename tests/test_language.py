@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from mirror.metrics.metrics import Metrics
+from tests.packages import parametrize_by_package
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted([*(ROOT / "mirror").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
@@ -85,25 +86,40 @@ def short(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=short)
-def test_docstrings_open_with_a_verb_or_a_noun(path: Path) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test of each package: one of each file would cost more for pytest's sake than for the rules'."""
+    if "paths" in metafunc.fixturenames:
+        parametrize_by_package(metafunc, [*MODULES, *PAGES], ROOT, depth=2)
+
+
+def test_docstrings_open_with_a_verb_or_a_noun(paths: list[Path]) -> None:
     """No docstring opens with a pronoun, a conjunction or a preposition."""
     assert [
-        f"{line}: {text.splitlines()[0]}" for line, text in prose_of(path).docstrings if OPENING.match(text)
+        f"{short(path)}:{line}: {text.splitlines()[0]}"
+        for path in paths
+        if path.suffix == ".py"
+        for line, text in prose_of(path).docstrings
+        if OPENING.match(text)
     ] == []
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if "tests" in path.parts], ids=short)
-def test_names_of_tests_begin_with_the_feature(path: Path) -> None:
+def test_names_of_tests_begin_with_the_feature(paths: list[Path]) -> None:
     """No test is named by a relative clause."""
-    assert [name for name in prose_of(path).functions if NAME.match(name)] == []
+    assert [
+        f"{short(path)}: {name}"
+        for path in paths
+        if path.suffix == ".py" and "tests" in path.parts
+        for name in prose_of(path).functions
+        if NAME.match(name)
+    ] == []
 
 
-@pytest.mark.parametrize("path", [p for p in [*MODULES, *PAGES] if p != HERE], ids=short)
-def test_prose_uses_the_fields_words(path: Path) -> None:
+def test_prose_uses_the_fields_words(paths: list[Path]) -> None:
     """No code, comment or page has a turn of TURNS; the message names the better word."""
     found = [
-        f"{number}: {line.strip()} -> {word}"
+        f"{short(path)}:{number}: {line.strip()} -> {word}"
+        for path in paths
+        if path != HERE
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if ANY_TURN.search(line)
         for turn, word in BANNED.items()
