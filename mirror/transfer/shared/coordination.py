@@ -24,10 +24,10 @@ POLL_SECONDS = 0.25
 # How long a lease is waited for, in seconds, whose holder does not answer.
 PATIENCE = 1.5 * LEASE_SECONDS
 
-# A mirror that was this many bytes behind another one leaves the lease of a dead one to that, for so long in
-# seconds: what the next holder has not, the upstream sends again.
+# A mirror that was this many bytes behind another one, or was not told, leaves the lease of a dead one to
+# others until that has been free for so long, in seconds: what the next holder has not, is sent again.
 FAR_BEHIND = 2 * 1024 * 1024
-HANDICAP = LEASE_SECONDS + 1.0
+HANDICAP = 1.0
 
 
 class Place(Struct, frozen=True):
@@ -63,7 +63,8 @@ class Coordination:
         self._known: Place | None = None
         self._dead: Holder | None = None
         self._alone = False
-        self._behind = 0
+        self._behind: int | None = 0
+        self._free_since: float | None = None  # when the lease of a dead mirror was first seen to be free
         self._lost = 0.0  # seconds in which the object store gave nothing
 
     async def place(self) -> Place | None:
@@ -75,14 +76,16 @@ class Coordination:
                 log.debug("place of a blob", digest=str(self._digest), place=self._name())
             return self._known
 
-    def record_failure(self, place: Place, behind: int = 0, lost: float = 0.0) -> None:
+    def record_failure(self, place: Place, behind: int | None = 0, lost: float = 0.0) -> None:
         """Record that a place did not give what was asked of it: the next request decides again.
 
-        `behind`: by how many bytes this mirror was behind another one that followed the same mirror.
+        `behind`: by how many bytes this mirror was behind another one that followed the same mirror; None
+        if that did not say.
         `lost`: seconds in which nothing came.
         """
         if self._known is place:
             self._known, self._dead, self._behind = None, place.peer, behind
+            self._free_since = None
             self._lost += lost if place.peer is None else 0.0
 
     @property
@@ -113,18 +116,18 @@ class Coordination:
     async def _decide(self) -> Place | None:
         began = self._clock()
         with limited(self._tier.waits()):
-            place, decided = await self._look(leaves=True)
+            place, decided = await self._look()
         while not decided and self._clock() < began + PATIENCE:
             await asyncio.sleep(POLL_SECONDS)
             with unlimited():  # until then clients wait for the lease of a dead mirror, and for no engine
-                place, decided = await self._look(leaves=self._clock() < began + HANDICAP)
+                place, decided = await self._look()
         return place
 
-    async def _look(self, *, leaves: bool) -> tuple[Place | None, bool]:
-        """Return a place, and whether to go by it. `leaves`: as for `_ask`."""
+    async def _look(self) -> tuple[Place | None, bool]:
+        """Return a place, and whether to go by it."""
         if await self._is_stored():
             return Place(), True
-        held = self.claim or await self._ask(leaves=leaves)
+        held = self.claim or await self._ask()
         if isinstance(held, FillClaim):
             self.claim, self.left_to_another = held, False
             # The holder before this one may have written it since.
@@ -138,11 +141,15 @@ class Coordination:
             return None, True
         return (Place(held), True) if held != self._dead else (None, False)
 
-    async def _ask(self, *, leaves: bool) -> FillClaim | Holder | None:
-        """Claim the blob, or return who has it. `leaves`: to a mirror that has more of it, if any does."""
-        if self._dead is not None and leaves and self._behind > FAR_BEHIND:
-            return await self._tier.holder(self._digest) or self._dead
-        return await self._tier.claim(self._digest)
+    async def _ask(self) -> FillClaim | Holder | None:
+        """Claim the blob, or return who has it; leave it for a while to a mirror that has more of it."""
+        if self._dead is None or (self._behind is not None and self._behind <= FAR_BEHIND):
+            return await self._tier.claim(self._digest)
+        if (held := await self._tier.holder(self._digest)) is not None:
+            return held
+        now = self._clock()
+        since = self._free_since = now if self._free_since is None else self._free_since
+        return self._dead if now - since < HANDICAP else await self._tier.claim(self._digest)
 
     async def _is_stored(self) -> bool:
         usable = self._lost < self._tier.limit and self._trusts(self._digest)

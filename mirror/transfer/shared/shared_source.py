@@ -183,7 +183,7 @@ class SharedSource(Source):
         if not looking.cancelled() and looking.result():
             raise UpstreamError(Failure.UNREACHABLE, "the object store has the blob now")
 
-    def _behind(self, place: Place, digest: Digest) -> int:
+    def _behind(self, place: Place, digest: Digest) -> int | None:
         if place.peer is None or self._peers is None:
             return 0
         return self._peers.get(place.peer.address).behind(digest)

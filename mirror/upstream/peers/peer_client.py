@@ -60,9 +60,12 @@ class PeerClient(RegistryClient):
         self._wall_clock = wall_clock
         self._behind: TTLCache[Digest, int] = TTLCache(BEHIND_SECONDS, MOST_BEHIND)
 
-    def behind(self, digest: Digest) -> int:
-        """Return by how many bytes this mirror was behind another one that follows, when it asked last."""
-        return self._behind.get(digest) or 0
+    def behind(self, digest: Digest) -> int | None:
+        """Return by how many bytes this mirror was behind another one that follows, when it asked last.
+
+        None if the peer has not said it.
+        """
+        return self._behind.get(digest)
 
     @asynccontextmanager
     async def open_blob(

@@ -173,8 +173,8 @@ class Peer:
         self._other = mirror.site.mirrors[address]
         self._behind: dict[Digest, int] = {}
 
-    def behind(self, digest: Digest) -> int:
-        return self._behind.get(digest, 0)
+    def behind(self, digest: Digest) -> int | None:
+        return self._behind.get(digest)
 
     @asynccontextmanager
     async def open_blob(

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.shared.bucket_records import MISSING_SECONDS, BucketRecords
@@ -92,8 +94,9 @@ async def test_book_keeps_no_word_for_long_of_a_tag_that_there_never_was(tasks: 
     await books.tier.close()
 
 
-async def test_book_goes_on_without_its_coordinator(tasks: Tasks) -> None:
+async def test_book_goes_on_without_its_coordinator(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that hangs is waited for once; one that fails costs no word in the bucket."""
+    monkeypatch.setattr("mirror.shared.health.FIRST_PAUSE", 3600.0)  # nor is it asked again meanwhile
     books = Books(tasks, Hanging())
     book = await books.book()
     book.add("tag/a", WORD)

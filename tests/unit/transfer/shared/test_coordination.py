@@ -96,14 +96,17 @@ async def test_place_after_the_death_of_a_mirror_is_the_upstream_for_one(leases:
     await shared.close()
 
 
-async def test_lease_of_a_dead_mirror_is_left_to_one_that_has_more(leases: MemoryLeases) -> None:
-    """A mirror far behind looks, and follows who claims it; after a while it claims the blob itself."""
+@pytest.mark.parametrize("behind", [FAR_BEHIND + 1, None])
+async def test_lease_of_a_dead_mirror_is_left_to_one_that_has_more(
+    leases: MemoryLeases, behind: int | None
+) -> None:
+    """A mirror far behind, or new, looks, and follows who claims it; after a while it claims the blob."""
     shared = await mirror(leases)
     holder = await hold(leases)
     known = of(shared)
     dead = await known.place()
     assert dead is not None
-    known.record_failure(dead, FAR_BEHIND + 1)
+    known.record_failure(dead, behind)
     await leases.release(KEY, holder)
     asking = asyncio.ensure_future(known.place())
     for _ in range(20):
@@ -112,7 +115,7 @@ async def test_lease_of_a_dead_mirror_is_left_to_one_that_has_more(leases: Memor
     next_holder = await hold(leases, "http://10.0.0.3:5002")
     again = await asking
     assert again == Place(next_holder)
-    known.record_failure(again, FAR_BEHIND + 1)
+    known.record_failure(again, behind)
     await leases.release(KEY, next_holder)
     asking = asyncio.ensure_future(known.place())
     await asyncio.sleep(0)

@@ -103,6 +103,7 @@ async def test_shared_fill_goes_on_upstream_when_the_store_breaks_off(
     fake: FakeRegistry, leases: MemoryLeases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pauses: None
 ) -> None:
     """The client notices nothing; the upstream is asked for the rest, by the one that has the claim then."""
+    monkeypatch.setattr("mirror.shared.health.FIRST_PAUSE", 3600.0)  # not asked again in this test
     objects, digest = Breaking(), fake.add_blob("library/x", DATA)
 
     async def chunks() -> AsyncIterator[bytes]:
