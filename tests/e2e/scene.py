@@ -105,7 +105,7 @@ class Scene:
 
 @contextmanager
 def scene(folder: Path) -> Iterator[Scene]:
-    """Run everything but the mirror; `folder` needs a short name."""
+    """Run everything but the mirror, which ends with it; `folder` needs a short name."""
     storage, push = folder / "storage", folder / "push"
     push.mkdir()
     with ExitStack() as stack:
@@ -118,5 +118,6 @@ def scene(folder: Path) -> Iterator[Scene]:
         names = mounted({folder / "hosts": "/etc/hosts", folder / "resolv": "/etc/resolv.conf"})
         flags = ("--config", folder / "mirror.toml")
         mirror = Mirror(folder / "mirror", broken.named, *flags, wrapper=names)
+        stack.callback(mirror.stop)  # tests start it
         clients = stack.enter_context(all_clients(folder, mirror.address, hub))
         yield Scene(folder, ImageFactory(to), broken, whole, hub, mirror, clients, names)
