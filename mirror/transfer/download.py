@@ -20,7 +20,7 @@ from mirror.transfer import plan
 from mirror.transfer.blob_source import BlobSource, BlobSources
 from mirror.transfer.download_order import ENDLESS, DownloadOrder
 from mirror.transfer.failure_count import ConsecutiveFailures
-from mirror.transfer.plan import ConcurrencyLimit, Segment
+from mirror.transfer.plan import Concurrency, Segment
 from mirror.transfer.source_selector import SourceSelector
 from mirror.transfer.sources.receiving import Reception, check_end, check_size, fills_gap, open_parts
 from mirror.transfer.sources.rest import RestPolicy
@@ -63,7 +63,7 @@ class Download:
         self._opened: asyncio.Future[GrowingWriter] = asyncio.get_running_loop().create_future()
         self._segments: dict[SourceSegment, asyncio.Task[UpstreamError | StoreError | None]] = {}
         transfer.progress.segments = self._segments
-        self._concurrency: ConcurrencyLimit | None = None
+        self._concurrency: Concurrency | None = None
         self._cpu_load = CpuLoad(order.limits.busy_share)
         self._done = 0  # bytes of segments that have ended
         self._shortcuts: dict[BlobSource, DirectLocation] = {}
@@ -171,7 +171,7 @@ class Download:
         candidates = self._selector.candidates()
         if self._concurrency is None:
             learnt = max(source.concurrency for source in candidates)
-            self._concurrency = ConcurrencyLimit(self._order.settings.parallel, learnt, self._limits)
+            self._concurrency = self._limits.concurrency(self._order.settings.parallel, learnt)
         received = self._done + sum(segment.offset - segment.start for segment in self._segments)
         flowing = sum(segment.first_byte is not None for segment in self._segments)
         self._concurrency.observe(now, received, flowing, self._cpu_load.seconds())

@@ -13,7 +13,7 @@ A *segment* is one connection's work on one span of a blob. The rules:
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -79,10 +79,18 @@ class PlanLimits(Struct, frozen=True):
         `left`: missing bytes in all; `level`: connections that share them; `speed`: of one connection, in
         bytes a second, 0 if unknown.
         """
-        wished = speed * self.span_seconds if speed else self.first_span
+        wished = self.wished_length(speed)
         fair = left if level == 1 else left / (2 * level)
         chunks = -(-int(min(wished, fair, self.longest_span)) // chunk_size)
         return max(1, chunks) * chunk_size
+
+    def wished_length(self, speed: float) -> float:
+        """Return the bytes of a span while much is missing; `speed` as for `span_length`."""
+        return speed * self.span_seconds if speed else self.first_span
+
+    def concurrency(self, most: int, level: int) -> "Concurrency":
+        """Return the number of connections of a download that begins with `level` of them."""
+        return ConcurrencyLimit(most, level, self)
 
     def to_reassign(
         self,
@@ -257,6 +265,20 @@ def append_span(spans: list[Span], span: Span) -> None:
     if spans and spans[-1].stop == span.start:
         span = Span(spans.pop().start, span.stop)
     spans.append(span)
+
+
+class Concurrency(Protocol):
+    """The number of connections of one download, see `ConcurrencyLimit`."""
+
+    @property
+    def level(self) -> int: ...
+
+    @property
+    def proven_level(self) -> int: ...
+
+    def observe(self, now: float, received: int, flowing: int, worked: float = 0.0) -> None: ...
+
+    def likely(self, now: float) -> int: ...
 
 
 class ConcurrencyLimit:

@@ -89,6 +89,11 @@ class Coordination:
             self._lost += lost if place.peer is None else 0.0
 
     @property
+    def reads_store(self) -> bool:
+        """Return whether the bytes come from the object store now."""
+        return self._known is not None and self._known.peer is None
+
+    @property
     def store_answers(self) -> bool:
         """Return whether the object store may be asked now."""
         return self._tier.usable

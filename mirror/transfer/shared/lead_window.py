@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 from mirror.oci.ranges import Span
 from mirror.store.partial.growing import GrowingFile
-from mirror.transfer.plan import PlanLimits
+from mirror.transfer.plan import Concurrency, PlanLimits
+from mirror.transfer.shared.line_concurrency import LineConcurrency
 from mirror.util.callbacks import ignore
 
 # Least window, in bytes, of which several connections have a part each; for a large blob, one byte in this
@@ -34,10 +35,31 @@ BETWEEN_SECONDS = 2.0
 WAKE_BYTES = 1024 * 1024
 
 
+# Bytes of a span from the object store while the speed of a connection is not known.
+FIRST_SPAN = 1024 * 1024
+
+
 class LeadLimits(PlanLimits, frozen=True, kw_only=True):
-    """Limits of the planner whose spans are no longer than a window, while `leads` is true."""
+    """Limits of the planner beside other mirrors.
+
+    While `leads` is true, spans are no longer than a window. While the object store is read, `store_span` is
+    the time of a span in seconds, else 0. Its line is `line`: a reader has the first span as late as all of
+    them that come at once, and a client whose line is no faster never gets back the time that it has waited.
+    """
 
     leads: Callable[[], object] = ignore
+    store_span: Callable[[], float] = float
+    line: LineConcurrency | None = None
+
+    def wished_length(self, speed: float) -> float:
+        if not (seconds := self.store_span()):
+            return super().wished_length(speed)
+        return speed * seconds if speed else FIRST_SPAN
+
+    def concurrency(self, most: int, level: int) -> Concurrency:
+        if self.line is not None and self.store_span():
+            return self.line.of_download(most)
+        return super().concurrency(most, level)
 
     def span_length(self, left: int, level: int, speed: float, chunk_size: int) -> int:
         length = super().span_length(left, level, speed, chunk_size)

@@ -28,6 +28,7 @@ from mirror.transfer.shared.peers import PeerClients
 from mirror.transfer.shared.publisher import Publisher
 from mirror.transfer.shared.shared_source import SharedSource, SharedUpstream, TierClient
 from mirror.transfer.shared.shared_words import SharedWords
+from mirror.transfer.shared.store_turns import StoreTurns, TurnWindow
 from mirror.transfer.shared.store_urls import StoreURLs
 from mirror.transfer.transfer import Transfer
 from mirror.upstream.errors import UpstreamError
@@ -73,6 +74,7 @@ class SharedTransfers:
         self.total = upstreams.slots
         self.proof = proof
         self.leading = LeadingFills()
+        self.turns = StoreTurns()
         self.client = TierClient(tier, context.metrics)
         self.publisher = Publisher(tier, context.store, context.tasks, context.metrics)
         is_private = lambda each: upstreams[each.upstream].uses_account(each.path)  # noqa: E731
@@ -108,7 +110,12 @@ class SharedFill:
         self._shared = shared
         settings = shared.context.settings
         settings = replace(settings, chunk_size=min(settings.chunk_size, MOST_CHUNK))
-        limits = LeadLimits(**asdict(shared.context.limits), leads=lambda: self._coordination.claim)
+        limits = LeadLimits(
+            **asdict(shared.context.limits),
+            leads=lambda: self._coordination.claim,
+            store_span=self._store_span,
+            line=shared.client.line,
+        )
         self._context = replace(shared.context, settings=settings, limits=limits)
         self._upstream = upstream
         self._transfer = transfer
@@ -121,6 +128,7 @@ class SharedFill:
     async def run(self) -> None:
         """Fill the blob. Raises UpstreamError or StoreError."""
         try:
+            self._shared.turns.add(self._transfer)
             with self._shared.leading.leading(self._transfer):
                 origin = await self._origin()
                 if self._coordination.claim is not None:
@@ -128,6 +136,7 @@ class SharedFill:
                 await Fill(self._context, origin, self._transfer).run()
             await self._settle()
         finally:
+            self._shared.turns.remove(self._transfer)
             if self._source is not None and self._source.is_wrong:
                 await self._remove_wrong()
             if self._coordination.claim is not None:
@@ -138,16 +147,28 @@ class SharedFill:
         with limited(self._shared.tier.waits()):
             place = await self._coordination.place()
             opens = place is not None and await self._opens()
-        if place is None:
-            return self._upstream
-        if not opens:
+        if place is not None and not opens:
             self._coordination.go_alone()
+            place = None
+        if place is None or place.peer is not None:
+            self._shared.turns.remove(self._transfer)
+        if place is None:
             return self._upstream
         shared = self._shared
         self._source = SharedSource(shared.client, self._coordination, shared.peers, shared.total)
         if place.peer is not None:
             self._source.follow()
+        else:
+            await self._take_turn()
         return SharedUpstream(self._upstream, self._source)
+
+    async def _take_turn(self) -> None:
+        turns, transfer = self._shared.turns, self._transfer
+        transfer.window = TurnWindow(turns, transfer, transfer.window)
+        await turns.wait(transfer)
+
+    def _store_span(self) -> float:
+        return self._source.store_span if self._source is not None else 0.0
 
     async def _opens(self) -> bool:
         """Return whether the upstream has confirmed the link, lately or now."""

@@ -8,6 +8,8 @@ OFFLINE: the download then asks the upstream, at once, and does not take the fai
 
 import asyncio
 import math
+import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -18,6 +20,7 @@ from mirror.oci.ranges import LARGEST, Span
 from mirror.shared.errors import TierError
 from mirror.shared.tier import SharedTier
 from mirror.transfer.shared.coordination import Coordination, Place
+from mirror.transfer.shared.line_concurrency import LineConcurrency
 from mirror.transfer.shared.peers import PeerClients
 from mirror.upstream.body import BlobBody, BodyReaders
 from mirror.upstream.errors import Failure, UpstreamError
@@ -37,6 +40,13 @@ MAX_CONNECTIONS = 32
 # Bodies of one blob that may break before the upstream is asked.
 MOST_BROKEN = 4
 
+# Time of a span from the object store, in seconds: so many round trips, and at least and at most these.
+ROUND_TRIPS = 13
+LEAST_SPAN, MOST_SPAN = 0.25, 2.0
+
+# The number of round trips that the shortest one is taken of: on a busy line most of them are longer.
+REMEMBERED = 32
+
 # Interval, in seconds, at which a mirror that follows another one looks for the blob in the object store.
 LOOK_SECONDS = 2.0
 
@@ -48,6 +58,14 @@ class TierClient(RegistryClient):
         settings = UpstreamSettings(name=NAME, url="http://shared.invalid", max_connections=MAX_CONNECTIONS)
         super().__init__(settings, metrics)
         self._tier = tier
+        self.line = LineConcurrency(MAX_CONNECTIONS)
+        self._round_trips: deque[float] = deque(maxlen=REMEMBERED)
+
+    @property
+    def span_seconds(self) -> float:
+        """The time of a span: a round trip is a small part of it, and a reader does not wait long for it."""
+        nearest = min(self._round_trips, default=MOST_SPAN)
+        return min(max(ROUND_TRIPS * nearest, LEAST_SPAN), MOST_SPAN)
 
     @asynccontextmanager
     async def open_blob(
@@ -60,9 +78,10 @@ class TierClient(RegistryClient):
         location: DirectLocation | None = None,
     ) -> AsyncIterator[BlobBody]:
         """Yield the bytes of a blob. Raises UpstreamError OFFLINE for any failure."""
-        span = Span(start, LARGEST if stop is None else stop)
+        span, began = Span(start, LARGEST if stop is None else stop), time.monotonic()
         try:
             async with self._tier.open_range(digest, span) as part:
+                self._round_trips.append(time.monotonic() - began)
                 whole = part.span == Span(0, part.total)
                 readers = BodyReaders(lambda: _translated(part.chunks), _no_direct_reader)
                 ends = (part.span.start, part.span.stop)
@@ -89,6 +108,11 @@ class SharedSource(Source):
         self._clock = asyncio.get_running_loop().time
         self.is_wrong = False  # its bytes have not the digest
         self.was_followed = False
+
+    @property
+    def store_span(self) -> float:
+        """The time of a span in seconds, while the object store is read; else 0."""
+        return self._client.span_seconds if self._coordination.reads_store else 0.0
 
     def follow(self) -> None:
         """Use one connection: another mirror's file is followed."""

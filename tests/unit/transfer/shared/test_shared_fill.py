@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mirror.shared.engines import Engines
 from mirror.shared.errors import TierError, TierFault
 from mirror.shared.interfaces import TierRange, VerifiedContent
 from mirror.shared.memory import MemoryLeases, MemoryTier
+from mirror.transfer.transfer import Transfer
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE_DATA, Running, configured, serving
 from tests.unit.shared.test_tier import fit
@@ -120,3 +122,63 @@ async def test_shared_fill_goes_on_upstream_when_the_store_breaks_off(
         await mirror.landed(digest)
         assert fake.requests("GET", digest) >= 1
         assert "was killed" in str(mirror.service.state.shared())
+
+
+class Held(MemoryTier):
+    """A store that sends nothing of one blob until `go`; it notes what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: Digest | None = None
+        self.go = asyncio.Event()
+        self.asked: list[Digest] = []
+
+    @asynccontextmanager
+    async def open_range(self, digest: Digest, span: Span) -> AsyncGenerator[TierRange]:
+        self.asked.append(digest)
+        async with super().open_range(digest, span) as part:
+            if digest == self.held:
+                await self.go.wait()
+            yield part
+
+
+async def test_shared_fill_of_a_prefetch_waits_for_what_a_client_reads(
+    fake: FakeRegistry, leases: MemoryLeases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client whose line is no faster than that of the store never gets back the time that it waits."""
+    objects, layers = Held(), [DATA, DATA[::-1]]
+    image = fake.add_image("library/x", "t", layers)
+
+    async def chunks(data: bytes) -> AsyncIterator[bytes]:
+        yield data
+
+    for digest, data in zip(image.layers, layers, strict=True):
+        await objects.put(VerifiedContent(digest, len(data), partial(chunks, data)))
+    objects.held = image.layers[0]
+    engines = Engines("s3://memory", objects, leases, fit)
+    monkeypatch.setattr("mirror.shared.engines.open_engines", lambda settings: engines)
+    shared = {"url": "s3://memory", "timeout": "1h"}
+    config = configured(tmp_path, {"docker.io": fake.url}, shared=shared, fill={"prefetch": "layer"})
+    async with serving(config) as mirror:
+        while not mirror.service.shared or not mirror.service.shared.tier.usable:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        turns, waiting = mirror.service.shared.turns, asyncio.Event()
+        waits = turns.wait
+
+        async def watched(transfer: Transfer) -> None:
+            if turns.must_wait(transfer):
+                waiting.set()
+            await waits(transfer)
+
+        monkeypatch.setattr(turns, "wait", watched)
+        await get(mirror.address, f"{X}/manifests/t")
+        pulling = mirror.service._tasks.spawn(
+            get(mirror.address, f"{X}/blobs/{image.layers[0]}"), name="pull"
+        )
+        await waiting.wait()
+        assert image.layers[1] not in objects.asked
+        objects.go.set()
+        assert (await pulling).body == DATA
+        await mirror.landed(image.layers[1])
+        assert image.layers[1] in objects.asked
+        assert await outcomes(mirror) == {"tier": 2}

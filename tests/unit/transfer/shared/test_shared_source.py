@@ -1,15 +1,27 @@
 """The shared tier as a source: in front of an upstream, for one blob, until it fails."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
 from mirror.shared.content import verified
+from mirror.shared.interfaces import TierRange
 from mirror.shared.memory import MemoryLeases
 from mirror.shared.tier import SharedTier
 from mirror.transfer.shared.coordination import Coordination
-from mirror.transfer.shared.shared_source import SharedSource, SharedUpstream, TierClient
+from mirror.transfer.shared.shared_source import (
+    LEAST_SPAN,
+    MOST_SPAN,
+    ROUND_TRIPS,
+    SharedSource,
+    SharedUpstream,
+    TierClient,
+)
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.registry_client import RegistryClient
@@ -80,3 +92,27 @@ async def test_shared_upstream_prefers_the_tier(tasks: Tasks) -> None:
     assert tiered.usable_sources() == [base.own]
     await shared.close()
     await base.close()
+
+
+async def test_spans_of_the_store_last_some_round_trips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans of a near store are short, and those of a far one as long as any."""
+    shared, now = await tier(), [0.0]
+    source = source_of(shared)
+    assert source.store_span == 0  # nothing says yet where the blob is
+    monkeypatch.setattr("mirror.transfer.shared.shared_source.time.monotonic", lambda: now[0])
+    opened, takes = shared.open_range, [0.0]
+
+    @asynccontextmanager
+    async def slow(digest: Digest, span: Span) -> AsyncGenerator[TierRange]:
+        now[0] += takes[0]
+        async with opened(digest, span) as part:
+            yield part
+
+    monkeypatch.setattr(shared, "open_range", slow)
+    found = []
+    for seconds in (1.0, 0.05, 0.001):
+        takes[0] = seconds
+        await read(source, DIGEST, (0, None))
+        found.append(source.store_span)
+    assert found == [MOST_SPAN, pytest.approx(0.05 * ROUND_TRIPS), LEAST_SPAN]
+    await shared.close()
