@@ -27,8 +27,11 @@ BURST = 256 * 1024
 # Bytes that a port of the switch holds back.
 QUEUE = 2 * 1024 * 1024
 
-# Connections of a node that have a share each.
+# Connections of a node that have a share each, of clients and of others.
 CLASSES = 256
+
+# The port of a mirror's listener for others.
+PEERS_PORT = 5002
 
 # Packets that the kernel cuts late: a slow line has smaller ones, each of which takes a millisecond.
 SMALLEST, LARGEST, PACKETS = 3028, 65536, 1000
@@ -208,22 +211,28 @@ def _limit(interface: str, bits: int) -> None:
 def _fair(interface: str, bits: int) -> Iterator[str]:
     """Yield commands of tc: a class for each connection, found by the port that the kernel has chosen for it.
 
-    The kernel chooses ports from 32768 on, even ones first.
+    The kernel chooses ports from 32768 on, even ones first, and those of one client in a row. What the node
+    has asked for, and what other mirrors ask of it, have classes of their own: else most of these few would
+    share that of a client.
     """
     on, largest = f"dev {interface}", _largest(bits)
     rule = f"filter add {on} parent 1: prio 1 protocol ip u32"
     yield f"qdisc add {on} root handle 1: htb default fff"
     whole = f"rate {bits}bit ceil {bits}bit burst {2 * largest} cburst {2 * largest}"
     yield f"class add {on} parent 1: classid 1:1 htb {whole}"
-    yield f"filter add {on} parent 1: prio 1 handle 2: protocol ip u32 divisor {CLASSES}"
+    for table in (2, 3):
+        yield f"filter add {on} parent 1: prio 1 handle {table}: protocol ip u32 divisor {CLASSES}"
     # Next to nothing is a connection's own: what it sends is lent, by turns, within the rate of the line.
     share = f"rate 8kbit burst {SMALLEST} ceil {bits}bit cburst {largest} quantum {largest}"
-    for number, name in enumerate((*range(0x100, 0x100 + CLASSES), 0xFFF)):
+    yield f"class add {on} parent 1:1 classid 1:fff htb {share}"
+    for number in range(2 * CLASSES):
+        name, table = 0x100 + number, 2 + number // CLASSES
         yield f"class add {on} parent 1:1 classid 1:{name:x} htb {share}"
-        if name != 0xFFF:
-            yield f"{rule} ht 2:{number:x}: match u32 0 0 flowid 1:{name:x}"
-    yield f"{rule} ht 800:: match ip dport 0x8000 0x8000 hashkey mask 0x000001fe at 20 link 2:"
-    yield f"{rule} ht 800:: match u32 0 0 hashkey mask 0x01fe0000 at 20 link 2:"
+        yield f"{rule} ht {table}:{number % CLASSES:x}: match u32 0 0 flowid 1:{name:x}"
+    theirs, ours = "hashkey mask 0x000001fe at 20", "hashkey mask 0x01fe0000 at 20"
+    yield f"{rule} ht 800:: match ip sport {PEERS_PORT} 0xffff {theirs} link 3:"
+    yield f"{rule} ht 800:: match ip dport 0x8000 0x8000 {theirs} link 2:"
+    yield f"{rule} ht 800:: match u32 0 0 {ours} link 3:"
 
 
 def _traffic(interface: str) -> tuple[int, int]:

@@ -3,12 +3,13 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 
 from tests.bench.client import Connection, Trouble
 from tests.bench.content import Image
-from tests.bench.tier.crowd import Crowd, order
+from tests.bench.tier.crowd import Crowd, Order, order
 from tests.bench.tier.rows import Figures
-from tests.bench.tier.site import Site
+from tests.bench.tier.site import Mirror, Site
 from tests.bench.tier.warm import warm_up
 
 # Ranges that are asked of the store at a time, and their bytes.
@@ -49,9 +50,7 @@ def _rate(site: Site, image: Image, line: int, kind: str) -> float:
     with (
         site.mirrors(1, line) as (mirror,),
         site.network.node() as other,
-        Crowd(
-            mirror.node if kind == "node" else other, order(mirror.address, image, 1, verify=False)
-        ) as crowd,
+        Crowd(mirror.node if kind == "node" else other, _wanted(mirror, image)) as crowd,
     ):
         mirror.node.lose(site.upstream)
         crowd.go()
@@ -59,6 +58,11 @@ def _rate(site: Site, image: Image, line: int, kind: str) -> float:
         if found.failures:
             raise Trouble(f"a new mirror failed: {found.failures[0]}")
         return found.bytes / found.seconds[0]
+
+
+def _wanted(mirror: Mirror, image: Image) -> Order:
+    """Return the order to pull by digest: the upstream, which is not there, need not confirm a tag first."""
+    return replace(order(mirror.address, image, 1, verify=False), manifest=image.by_digest)
 
 
 def _by_ranges(site: Site, image: Image, line: int) -> float:

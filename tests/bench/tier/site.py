@@ -18,12 +18,12 @@ from tests.bench.content import Image
 from tests.bench.content import Site as Content
 from tests.bench.machine import CORES, on_core
 from tests.bench.origin import Origin, fast_origin
-from tests.bench.tier.network import Network, Node, network
+from tests.bench.tier.network import PEERS_PORT, Network, Node, network
 from tests.e2e.processes import Process
 from tests.engines import ACCESS_KEY, BUCKET, PASSWORD, SECRET_KEY, Engine, client_of, redis_server, seaweedfs
 from tests.engines import running as running_engine
 
-CLIENTS_PORT, PEERS_PORT = 5000, 5002
+CLIENTS_PORT = 5000
 
 # The secret of all mirrors.
 PEERS_SECRET = "a-secret-of-all-mirrors-of-the-bench"
