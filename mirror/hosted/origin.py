@@ -4,9 +4,13 @@ A blob opens only through a link of its repository (invariant 5), and a HEAD is 
 """
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Collection
+from functools import partial
 from urllib.parse import parse_qsl, urlencode
+
+from msgspec import Struct
 
 from mirror.cache.readers import BlobAnswer, BlobRequest, Fallback, SmallBlob, StoredReader
 from mirror.cache.referring.clients import Requester
@@ -19,7 +23,13 @@ from mirror.cache.results import (
     ReferrersAnswer,
     TagsAnswer,
 )
-from mirror.hosted.refusals import answered, unknown_blob, unknown_manifest, unknown_repository
+from mirror.hosted.refusals import (
+    answered,
+    too_many_lists,
+    unknown_blob,
+    unknown_manifest,
+    unknown_repository,
+)
 from mirror.oci.accept import ANYTHING, Accepted
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
@@ -27,6 +37,7 @@ from mirror.oci.referrers import index_of
 from mirror.store.hosted.hosted_store import HostedStore
 from mirror.store.links.content import LocalContent
 from mirror.store.store import Store
+from mirror.util.single_flight import SingleFlight
 from mirror.util.tasks import Tasks
 from mirror.util.time_limit import TimeLimit
 
@@ -35,6 +46,15 @@ MOST_TAGS = 10_000
 
 # Pages of referrers that are read at a time: each has megabytes, and takes a hundredth of a second.
 MOST_LISTINGS = 4
+
+
+class _Part(Struct, frozen=True):
+    """What a client asks for of a list of referrers: from which digest on, and of which types."""
+
+    repository: Repository
+    subject: Digest
+    after: str
+    kinds: frozenset[str]
 
 
 class HostedOrigin:
@@ -48,6 +68,13 @@ class HostedOrigin:
         self._hosted = hosted
         self._tasks = tasks
         self._listing = asyncio.Semaphore(MOST_LISTINGS)
+        # The read of a part that has not begun, by its number: it will see all that was pushed by now, so
+        # that callers may wait for it together. One that runs may have missed a push.
+        self._next_reads: dict[_Part, int] = {}
+        self._numbers = itertools.count()
+        self._reading: SingleFlight[tuple[_Part, int], tuple[bytes, str | None]] = SingleFlight(
+            tasks, refusal=too_many_lists
+        )
         self.on_pull: list[Callable[[Repository, Tag, Digest], object]] = []  # called for each pull by tag
 
     async def get_manifest(
@@ -148,10 +175,32 @@ class HostedOrigin:
         `after`: the digest where the page before ended.
         """
         start = str(Digest.parse(after)) if after else ""
-        # Once it is read, a page is on its way at once, and counts among the answers in memory.
-        async with self._listing:
-            with answered():
-                found, end = await self._hosted.referrers(repository, digest, start, artifact_types)
+        part = _Part(repository, digest, start, frozenset(artifact_types))
+        number = self._next_reads.setdefault(part, next(self._numbers))
+        try:
+            data, end = await self._reading.do((part, number), partial(self._read_part, part, number))
+        finally:
+            if not self._reading.running((part, number)):
+                self._begin_read(part, number)
         kinds = [("artifactType", each) for each in sorted(artifact_types)]
         next_query = None if end is None else urlencode([*kinds, ("last", end)])
-        return ReferrersAnswer(index_of(found), bool(artifact_types), Outcome.HIT, next_query=next_query)
+        return ReferrersAnswer(data, bool(artifact_types), Outcome.HIT, next_query=next_query)
+
+    async def _read_part(self, part: _Part, number: int) -> tuple[bytes, str | None]:
+        """Return a part as an OCI index, one object for all callers, and the digest where it ends."""
+        try:
+            # Once it is read, a part is on its way at once, and counts among the answers in memory.
+            async with self._listing:
+                self._begin_read(part, number)
+                with answered():
+                    found, end = await self._hosted.referrers(
+                        part.repository, part.subject, part.after, part.kinds
+                    )
+                return index_of(found), end
+        finally:
+            self._begin_read(part, number)
+
+    def _begin_read(self, part: _Part, number: int) -> None:
+        """Let no further caller join a read."""
+        if self._next_reads.get(part) == number:
+            del self._next_reads[part]

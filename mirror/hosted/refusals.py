@@ -68,6 +68,12 @@ def unavailable(error: Exception) -> RegistryError:
     return RegistryError(Code.UNAVAILABLE, f"this registry cannot use its disk: {error}", status=503)
 
 
+def too_many_lists(_group: str) -> RegistryError:
+    """Return the error about lists of referrers of which too many are asked for at once."""
+    message = "too many lists of referrers are being read: try again in some seconds"
+    return RegistryError(Code.TOOMANYREQUESTS, message, headers={"Retry-After": "5"})
+
+
 def missing(digests: tuple[Digest, ...]) -> RegistryError:
     """Return an error for each content that a manifest names and its repository lacks."""
     return SeveralErrors(
