@@ -49,7 +49,7 @@ MOST_LISTINGS = 4
 
 
 class _Part(Struct, frozen=True):
-    """What a client asks for of a list of referrers: from which digest on, and of which types."""
+    """The part of a list of referrers that a client asks for: behind digest `after`, of types `kinds`."""
 
     repository: Repository
     subject: Digest

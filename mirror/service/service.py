@@ -77,6 +77,7 @@ class Service:
         self._pruner = IndexPruner(store.folder.index, store.folder.blobs)
         self.removal_epoch = store.folder.epoch.removals
         self.access_epoch = store.folder.epoch.access_changes
+        self.push_epoch = store.folder.epoch.pushes
         self.note_access_change = store.folder.epoch.note_access_change
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         self.upstream_details = self._upstreams.details

@@ -13,7 +13,7 @@
     tokens, token-uses    tokens of clients, and their last use (tokens/token_file.py)
     tokens-revoked        digests of tokens that were revoked, for other mirrors (tokens/token_file.py)
     mirror-identity       identity among the mirrors of a shared tier (transfer/shared/identity.py)
-    generation            epochs of removals, pins and access, shared by all processes (invalidation.py)
+    generation            epochs of removals, pins, access, pushes; shared by all processes (invalidation.py)
     proofs                which blobs were sent and proven lately, shared likewise (blobs/proof_table.py)
     evicting              locked during an eviction or a change of pins (eviction.py)
     books-lost, rebuild, restoring/    marks: a database was lost, a restore did not end (recovery.py)

@@ -1,11 +1,12 @@
 """Epochs: numbers by which the processes on a cache folder tell each other that cached state is out of date.
 
-`<cache folder>/generation` has three numbers of 8 bytes, memory-mapped, so that a look costs no system call
+`<cache folder>/generation` has four numbers of 8 bytes, memory-mapped, so that a look costs no system call
 and can be done at every hit:
 
     removals      content, links or tags were removed: their copies in memory are dropped
     pin_changes   a pin, or an image that a pin matches, has changed: pinned content is computed again
     access        a token was revoked, or users have changed: what was remembered for a client is dropped
+    pushes        a tag of a hosted repository was moved: what was remembered of such tags is dropped
 
 A number is drawn at random, not counted up. So two processes that change a number at once need no lock, and
 any change that a process sees differs from the number it saw before.
@@ -19,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # Native 64-bit numbers: an aligned one is read and written in one piece.
-LAYOUT = struct.Struct("=QQQ")
+LAYOUT = struct.Struct("=QQQQ")
 
 
 class Epoch:
@@ -29,7 +30,7 @@ class Epoch:
         self._path = path
         self._map: mmap.mmap | None = None
         # On a disk that cannot be written, this process has numbers of its own.
-        self._numbers: memoryview[int] | list[int] = [0, 0, 0]
+        self._numbers: memoryview[int] | list[int] = [0, 0, 0, 0]
         self.reopen()
 
     def reopen(self) -> None:
@@ -51,6 +52,10 @@ class Epoch:
         """Return a number that stays equal as long as no client loses a right."""
         return self._numbers[2]
 
+    def pushes(self) -> int:
+        """Return a number that stays equal as long as no tag of a hosted repository moves."""
+        return self._numbers[3]
+
     def note_removal(self) -> None:
         """Tell all processes that something was removed."""
         self._numbers[0] = secrets.randbits(64)
@@ -62,6 +67,10 @@ class Epoch:
     def note_access_change(self) -> None:
         """Tell all processes that a client may have lost a right."""
         self._numbers[2] = secrets.randbits(64)
+
+    def note_push(self) -> None:
+        """Tell all processes that a tag of a hosted repository was moved."""
+        self._numbers[3] = secrets.randbits(64)
 
     def close(self) -> None:
         """Unmap the file; later readers see the last numbers."""

@@ -74,6 +74,7 @@ class App:
         access = self.gate.access
         self._registry = RegistryApi(service.cache, config, access, _pushes(service, config, access))
         self._registry.redirects = _redirects(service, config)
+        self._registry.push_epoch = service.push_epoch
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
         self.response_cache = ResponseCache(
             memory,
@@ -83,6 +84,7 @@ class App:
             access_epoch=service.access_epoch,
             scope_of=access.scope if limiter is None else limiter.scoped(access.scope),
         )
+        self.response_cache.push_epoch = service.push_epoch
         self.response_cache.logins.rights_of = (
             access.rights if limiter is None else limiter.apart(access.rights)
         )

@@ -77,3 +77,12 @@ def _tries_elsewhere(target: Target, when: WhenUnavailable) -> bool:
     if when == "auto":
         return target.via is not Via.PREFIX
     return when == "next"
+
+
+def read_only(method: str) -> RegistryError:
+    """Return the error about a method that changes something, where nothing is hosted."""
+    advice = "push to the registry itself"
+    if method == "DELETE":
+        advice = "to remove an image from the cache, run `registry-mirror rm IMAGE` on this machine"
+    message = f"this is a pull-through mirror, {method} is not for it: {advice}"
+    return RegistryError(Code.UNSUPPORTED, message, status=405, headers={"Allow": "GET, HEAD"})

@@ -27,10 +27,11 @@ from mirror.oci.referrers import array_of, index_of
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, WrongSize
 from mirror.upstream.guests.current import serving_nobody
+from mirror.util.callbacks import zero
 from mirror.util.time_limit import TimeLimit
 from mirror.web import responses
 from mirror.web.access_control import AccessControl
-from mirror.web.client_errors import client_error
+from mirror.web.client_errors import client_error, read_only
 from mirror.web.connections.request_target import check_target, path_and_host
 from mirror.web.request_log import RequestRecord
 
@@ -68,6 +69,8 @@ class RegistryApi:
         self._pushes = pushes
         self.redirects: StoreRedirects | None = None  # to the store that mirrors share
         self._access = access
+        self._hosted = frozenset(each.name for each in config.hosted)
+        self.push_epoch: Callable[[], int] = zero
         self._names = config.names()
         self._header_timeout = config.server.header_timeout
         self._when_unavailable = config.server.when_unavailable
@@ -84,7 +87,7 @@ class RegistryApi:
         """Return what the request is for, noted in the record. Raises RegistryError for no request."""
         request = record.request
         if request.method not in READING and not self._is_push(record):
-            raise _read_only(request.method)
+            raise read_only(request.method)
         path, host = path_and_host(request)
         check_target(request)
         api_path = without_secret(path, record.path_prefix)
@@ -128,6 +131,8 @@ class RegistryApi:
     async def _manifest(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, reference = _repository_and_reference(target)
         accepted = Accepted.parse(record.request.headers.getall("Accept", []))
+        if moves := isinstance(reference, Tag) and repository.upstream in self._hosted:
+            record.push_epoch = self.push_epoch()  # before the look-up of the tag
         if record.request.method == "HEAD":
             head = self._origin(repository).head_manifest(repository, reference, accepted)
             info = await self._within_header_timeout(target, head)
@@ -140,6 +145,8 @@ class RegistryApi:
                 await record.checks.check_manifest(self._cache, repository, found)
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
             record.outcome, record.ttl, staleness = found.outcome, found.ttl, found.staleness
+        if moves:
+            record.ttl = FOREVER
         record.digest = digest
         if record.age_matters:
             by_author = self._access.trusts_created(repository)
@@ -341,14 +348,6 @@ def _blob_request(record: RequestRecord) -> BlobRequest:
 
 def _requester(record: RequestRecord) -> Requester:
     return Requester(record.request.remote or "", record.request.headers.get("User-Agent", ""))
-
-
-def _read_only(method: str) -> RegistryError:
-    advice = "push to the registry itself"
-    if method == "DELETE":
-        advice = "to remove an image from the cache, run `registry-mirror rm IMAGE` on this machine"
-    message = f"this is a pull-through mirror, {method} is not for it: {advice}"
-    return RegistryError(Code.UNSUPPORTED, message, status=405, headers={"Allow": "GET, HEAD"})
 
 
 def _repository(target: Target) -> Repository:

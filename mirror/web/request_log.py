@@ -87,6 +87,7 @@ class RequestRecord:
         self.request = request
         self.removal_epoch = removal_epoch
         self.access_epoch = access_epoch
+        self.push_epoch: int | None = None  # the store's, where the answer ends with a push
         self.identity = Identity(request.remote or "")
         self.identity_ttl = FOREVER  # seconds for which the same credentials have the same identity
         self.path_prefix = ""  # of the request's path, which is in front of what the registry API parses

@@ -57,7 +57,8 @@ class ResponseCache:
     """Bounded cache of responses by request head.
 
     `limit`: bytes. `record_use`: called with the digest of served content. `removal_epoch`, `access_epoch`:
-    compared at each hit, because a response ends with its content and with its client's rights. `scope_of`:
+    compared at each hit, because a response ends with its content and with its client's rights; and
+    `push_epoch`, where a push of a tag ends the response. `scope_of`:
     returns the access scope of a connection by the address of its other end, and by what it proves.
     """
 
@@ -74,6 +75,7 @@ class ResponseCache:
         self._clock = clock
         self.removal_epoch = removal_epoch
         self.access_epoch = access_epoch
+        self.push_epoch: Callable[[], int] = zero
         self.scope_of = scope_of
         # By scope and head; those that clients with logins share, by their names.
         self._responses: LRUCache[Hashable, CachedResponse] = LRUCache(limit)
@@ -157,6 +159,7 @@ class ResponseCache:
             expires=self._clock() + ttl,
             removal_epoch=record.removal_epoch,
             access_epoch=record.access_epoch,
+            push_epoch=record.push_epoch,
             length=record.bytes,
             digest=record.digest if record.request.method == "GET" else None,
             stats=self._metrics.requests.of(record.kind, record.outcome.value),
@@ -185,6 +188,7 @@ class ResponseCache:
             started >= cached.expires
             or self.removal_epoch() != cached.removal_epoch
             or self.access_epoch() != cached.access_epoch
+            or (cached.push_epoch is not None and self.push_epoch() != cached.push_epoch)
         ):
             if login is not None and self.shared.drop_head(key):  # its clients may get another one by now
                 return self.answer(scope, head, transport, client)
@@ -202,7 +206,11 @@ class ResponseCache:
         return True
 
     def _is_outdated(self, cached: KnownResponse) -> bool:
-        return self.removal_epoch() != cached.removal_epoch or self.access_epoch() != cached.access_epoch
+        return (
+            self.removal_epoch() != cached.removal_epoch
+            or self.access_epoch() != cached.access_epoch
+            or (cached.push_epoch is not None and self.push_epoch() != cached.push_epoch)
+        )
 
     def close(self) -> None:
         """Stop answering, and record what was served."""

@@ -119,6 +119,8 @@ class HostedIndex:
             self.quotas.count(grown)
             if journal is not None and accepted:
                 journal(number, now, accepted)
+        if any(entry is not None for tags in found if isinstance(tags, list) for _, entry in tags):
+            self._folder.epoch.note_push()
         if journal is None:
             self._sync()
         for repository in {each.repository for each in pushes}:
@@ -138,6 +140,7 @@ class HostedIndex:
                         links = self.queries.links_among(push.repository, (push.digest,))
                         self._put(push, batch.moment, links, grown)
             self.quotas.count(grown)
+        self._folder.epoch.note_push()
 
     def links_of(self, pushes: Iterable[PushedManifest]) -> dict[Repository, dict[Digest, Link]]:
         """Return the links to manifests and to what they name."""

@@ -36,7 +36,8 @@ class KnownResponse(Struct, eq=False, kw_only=True):
     """A response that can be sent again, and what to record when it is.
 
     `expires`: by the clock of the cache that holds it. `removal_epoch`, `access_epoch`: the store's at lookup
-    time; the response is invalid once one of them has changed. `digest`: the blob whose use to record.
+    time; the response is invalid once one of them has changed; so is `push_epoch`, None where no push changes
+    the response. `digest`: the blob whose use to record.
     `line`: of the access log, None when access lines are off. `client`: address in the head of the request,
     by the word of a proxy; None for the address of the connection. `names`: what the client has proven to be.
     `audit`: what the audit log has about it. `peer`: address of the only connections that get it, None for
@@ -47,6 +48,7 @@ class KnownResponse(Struct, eq=False, kw_only=True):
     removal_epoch: int
     access_epoch: int
     stats: RequestStats
+    push_epoch: int | None = None
     digest: Digest | None = None
     line: LineTemplate | None = None
     client: str | None = None

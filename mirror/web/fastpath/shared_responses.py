@@ -49,6 +49,7 @@ class CachedResponse(KnownResponse, eq=False, kw_only=True, weakref=True):
         """Extend the life of the response to `expires`: the full path has just given an equal one."""
         self.expires = expires
         self.removal_epoch, self.access_epoch = record.removal_epoch, record.access_epoch
+        self.push_epoch = record.push_epoch
 
 
 class SharedName(Struct, frozen=True):

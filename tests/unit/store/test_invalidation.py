@@ -34,7 +34,7 @@ def test_epoch_outlives_the_process(tmp_path: Path) -> None:
     one = Epoch(tmp_path / "generation")
     one.note_removal()
     assert Epoch(tmp_path / "generation").removals() == one.removals()
-    assert (tmp_path / "generation").stat().st_size == 24
+    assert (tmp_path / "generation").stat().st_size == 32
 
 
 def test_epoch_file_is_private_to_the_folders_owner(tmp_path: Path) -> None:
@@ -54,3 +54,12 @@ def test_epoch_is_constant_after_close(tmp_path: Path) -> None:
     one.close()
     other.note_removal()
     assert one.removals() == before
+
+
+def test_epoch_of_pushes_is_shared_and_apart(tmp_path: Path) -> None:
+    """A moved tag of a hosted repository drops nothing else that is remembered."""
+    one, other = Epoch(tmp_path / "generation"), Epoch(tmp_path / "generation")
+    before = other.pushes(), other.removals(), other.access_changes(), other.pin_changes()
+    one.note_push()
+    assert other.pushes() == one.pushes() != before[0]
+    assert (other.removals(), other.access_changes(), other.pin_changes()) == before[1:]

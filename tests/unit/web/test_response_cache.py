@@ -35,6 +35,7 @@ class FullPath:
         self.metrics = Metrics()
         self.removal_epoch = 0
         self.access_epoch = 0
+        self.push_epoch: int | None = None  # of answers that a push ends
         self.response_cache = ResponseCache(
             limit,
             self.metrics,
@@ -43,6 +44,7 @@ class FullPath:
             lambda: self.removal_epoch,
             lambda: self.access_epoch,
         )
+        self.response_cache.push_epoch = lambda: self.push_epoch or 0
         self.ttl = 5.0
         self.identity_ttl = float("inf")
         self.content_type = "text/x"
@@ -58,6 +60,7 @@ class FullPath:
         self.requests += 1
         known = self.response_cache
         record = RequestRecord(request, known.removal_epoch(), known.access_epoch())
+        record.push_epoch = self.push_epoch
         self.removal_epoch += self.removing
         self.access_epoch += self.revoking
         record.outcome, record.ttl, record.digest = Outcome.HIT, self.ttl, DIGEST
@@ -167,6 +170,23 @@ async def test_removal_invalidates_every_cached_response() -> None:
         full.removal_epoch, full.removing = 2, 1
         await full.ask(wire, times=3)
     assert full.requests == 6
+
+
+async def test_push_invalidates_the_responses_that_follow_pushes() -> None:
+    full = FullPath()
+    full.push_epoch = 1
+    async with running(full) as wire:
+        await full.ask(wire, times=3)
+        assert full.requests == 2
+        full.push_epoch = 2
+        await full.ask(wire, times=3)
+        assert full.requests == 3
+        full.push_epoch = None  # an answer of an upstream
+        await full.ask(wire, "X: 1", times=3)
+        assert full.requests == 5
+        full.response_cache.push_epoch = lambda: 7
+        await full.ask(wire, "X: 1")
+    assert full.requests == 5
 
 
 async def test_change_of_rights_invalidates_every_cached_response() -> None:
