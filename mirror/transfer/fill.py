@@ -69,7 +69,11 @@ class Fill:
         """Fill the blob. Raises UpstreamError or StoreError; the next fill resumes what was received."""
         follower = FillFollower(self._context, self._upstream, self._transfer)
         try:
-            partial, local = await follower.lock()
+            partial, local = await self._context.store.transfers.lock_partial(
+                self._repository, self._digest, public=self._public
+            )
+            if partial is None and not local.present:  # another process fills the blob
+                partial, local = await follower.lock(local.link)
             if partial is not None:
                 self._link = local.link
                 await self._run(partial, follower.writer, present=local.present)
@@ -85,9 +89,8 @@ class Fill:
         try:
             if present:
                 self._transfer.publish(None)
-                await self._context.store.transfers.discard_partial(
-                    partial
-                )  # the files that locking has made
+                # The files that locking has made.
+                await self._context.store.transfers.discard_partial(partial)
             else:
                 with self._context.metrics.fills_running.track_inprogress():
                     log.debug(

@@ -33,7 +33,7 @@ LOCK_SECONDS = 0.05
 
 
 class FillFollower:
-    """A wait for the lock of a digest, with readers that follow meanwhile.
+    """A wait for the lock of a digest, which another process holds, with readers that follow meanwhile.
 
     `lock` is called once, `close` at the end. `writer`: fills the file that readers here follow, once this
     process goes on where the other one stopped.
@@ -53,19 +53,20 @@ class FillFollower:
         self._public = not upstream.uses_account(transfer.repository.path)
         self._remote: RemotePartial | None = None
 
-    async def lock(self) -> tuple[Partial | None, LocalContent]:
+    async def lock(self, link: Link | None) -> tuple[Partial | None, LocalContent]:
         """Wait for the lock; return the locked partial, None when the blob is in the store.
 
-        Raises UpstreamError when the repository may not have the blob, PartialLost when the followed partial
-        was thrown away, and StoreError.
+        `link`: the one that the repository has. Raises UpstreamError when the repository may not have the
+        blob, PartialLost when the followed partial was thrown away, and StoreError.
         """
         while True:
+            await self._follow(link)
             partial, local = await self._transfers.lock_partial(
                 self._repository, self._digest, public=self._public
             )
             if partial is not None or local.present:
                 return await self._finish(partial, local)
-            await self._follow(local.link)
+            link = local.link
 
     @property
     def published(self) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -13,12 +14,27 @@ from mirror.upstream.media_types import is_page, media_type
 _COMPRESSED = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
 
 
-class BodyReaders(Struct, frozen=True):
-    """Two ways to read the bytes of a body; one of them is taken, once.
+class BodyContent(Protocol):
+    """The bytes of a body, which are read once, in one of two ways.
 
-    `chunks` yields them as aiohttp has them; `direct_reader` reads straight from the socket where that is
-    possible and pays.
+    Of an upstream's answer: `upstream.http.transport.ResponseContent`.
     """
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes as they arrive; raise UpstreamError when they break off."""
+        ...
+
+    def direct_reader(self) -> PartReader | None:
+        """Return a reader straight from the socket, in place of `chunks`; None where only `chunks` works.
+
+        The reader raises UpstreamError as `chunks` does, but not for a body that is shorter than asked for:
+        the caller counts.
+        """
+        ...
+
+
+class BodyReaders(Struct, frozen=True):
+    """Content of a body that comes from elsewhere than a socket, by two functions: see BodyContent."""
 
     chunks: Callable[[], AsyncGenerator[bytes, None]]
     direct_reader: Callable[[], PartReader | None]
@@ -39,14 +55,14 @@ class BlobBody:
     page = False
 
     def __init__(
-        self, name: str, readers: BodyReaders, span: tuple[int, int | None], total: int | None, *, whole: bool
+        self, name: str, content: BodyContent, span: tuple[int, int | None], total: int | None, *, whole: bool
     ) -> None:
         start, stop = span
         self.start = start
         self.total = total
         self.whole = whole
         self._name = name
-        self._readers = readers
+        self.content = content
         self._length = None if stop is None else stop - start
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -56,7 +72,7 @@ class BlobBody:
         asked for and exists. What is longer than announced is left out: the digest decides.
         """
         received = 0
-        async with contextlib.aclosing(self._readers.chunks()) as chunks:
+        async with contextlib.aclosing(self.content.chunks()) as chunks:
             async for chunk in chunks:
                 left = len(chunk) if self._length is None else self._length - received
                 received += min(left, len(chunk))
@@ -67,18 +83,10 @@ class BlobBody:
             message = f"{self._name}: the body ended after {received} of {self._length} bytes"
             raise UpstreamError(Failure.UNREACHABLE, message)
 
-    def direct_reader(self) -> PartReader | None:
-        """Return a reader straight from the socket, in place of `chunks`; None where only `chunks` works.
 
-        The reader raises UpstreamError as `chunks` does, but not for a body that is shorter than asked for:
-        the caller counts.
-        """
-        return self._readers.direct_reader()
-
-
-def blob_body(name: str, response: Response, asked: Span | None, readers: BodyReaders) -> BlobBody:
+def blob_body(name: str, response: Response, asked: Span | None, content: BodyContent) -> BlobBody:
     """Return the body of a 200 or 206 answer. `asked` is the requested range, None for the whole blob."""
-    body = _body(name, response, asked, readers)
+    body = _body(name, response, asked, content)
     body.encoding, body.chunked = content_encoding(response), "Transfer-Encoding" in response.headers
     body.page = is_page(media_type(response.headers.get("Content-Type")))
     return body
@@ -106,10 +114,10 @@ def labelled(encoding: str) -> str:
     return f", labelled Content-Encoding {encoding!r}, which was not asked for" if encoding else ""
 
 
-def _body(name: str, response: Response, asked: Span | None, readers: BodyReaders) -> BlobBody:
+def _body(name: str, response: Response, asked: Span | None, content: BodyContent) -> BlobBody:
     if response.status == 200 and (asked is None or not _is_part(response)):
         total = content_length(name, response)
-        return BlobBody(name, readers, (0, total), total, whole=True)
+        return BlobBody(name, content, (0, total), total, whole=True)
     span, total = _content_range(name, response)
     if content_encoding(response) in _COMPRESSED and asked is not None and asked.start == 0:
         # The range may be one of the compressed bytes; a plain request shows.
@@ -120,7 +128,7 @@ def _body(name: str, response: Response, asked: Span | None, readers: BodyReader
     # The source may send less than asked for although more exists: chunks() then ends as a broken body does,
     # and the download is resumed.
     stop = min(asked.stop, total) if total is not None else span.stop
-    return BlobBody(name, readers, (span.start, stop), total, whole=False)
+    return BlobBody(name, content, (span.start, stop), total, whole=False)
 
 
 def _is_part(response: Response) -> bool:

@@ -5,7 +5,7 @@ first two may get credentials (mirror.upstream.auth), the last gets none (invari
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 
 from msgspec import Struct
@@ -28,7 +28,7 @@ from mirror.upstream.http.redirect import (
     origin,
 )
 from mirror.upstream.http.request import Hop, OutgoingRequest
-from mirror.upstream.http.transport import PartReader, Response, Transport
+from mirror.upstream.http.transport import Response, ResponseContent, Transport
 from mirror.upstream.media_types import is_page, media_type
 from mirror.upstream.retry import parse_retry_after, retry_after_in
 from mirror.util.ttl_cache import TTLCache
@@ -123,13 +123,9 @@ class HTTPClient:
         finally:
             response.close()
 
-    def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it arrives."""
-        return self._transport.chunks(response)
-
-    def direct_reader(self, response: Response) -> PartReader | None:
-        """Return a reader of the body straight from the socket, in place of `chunks`, where that pays."""
-        return self._transport.direct_reader(response)
+    def content(self, response: Response) -> ResponseContent:
+        """Return the body of an answer, to be read."""
+        return ResponseContent(self._transport, response)
 
     async def _send_directly(self, request: OutgoingRequest, location: DirectLocation) -> Response | None:
         """Return the answer of the last redirect's target; None if that does not work any more."""

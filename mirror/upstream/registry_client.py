@@ -26,7 +26,6 @@ from mirror.oci.referrers import array_of, texts_of_index
 from mirror.upstream.accounts import Account, Accounts
 from mirror.upstream.body import (
     BlobBody,
-    BodyReaders,
     blob_body,
     content_encoding,
     content_length,
@@ -198,8 +197,7 @@ class RegistryClient:
         async with contextlib.AsyncExitStack() as stack:
             client = self._client
             response = await self._retry(lambda: stack.enter_async_context(client.open(request, location)))
-            readers = BodyReaders(partial(client.chunks, response), partial(client.direct_reader, response))
-            yield blob_body(self.name, response, asked, readers)
+            yield blob_body(self.name, response, asked, client.content(response))
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         """Return a small blob; raise INVALID if it exceeds `limit` bytes or does not match the digest."""

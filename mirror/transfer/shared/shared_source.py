@@ -177,7 +177,7 @@ class SharedSource(Source):
             raise self._failed(watched, error, self._clock() - since) from None
 
     def _watched_directly(self, watched: tuple[Place, Digest], body: BlobBody) -> PartReader | None:
-        read = body.direct_reader()
+        read = body.content.direct_reader()
         if read is None:
             return None
 

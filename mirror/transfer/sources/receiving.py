@@ -83,7 +83,7 @@ class BodyBuffer:
 @asynccontextmanager
 async def open_parts(body: BlobBody, tasks: Tasks) -> AsyncIterator[PartReader]:
     """Open a body for reading in parts."""
-    direct = body.direct_reader()
+    direct = body.content.direct_reader()
     if direct is not None:
         yield direct
         return

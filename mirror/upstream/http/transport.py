@@ -11,6 +11,7 @@ from http import HTTPStatus
 from types import TracebackType
 
 import aiohttp
+from msgspec import Struct
 from yarl import URL
 
 from mirror import __version__
@@ -343,6 +344,19 @@ class Transport:
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
+
+
+class ResponseContent(Struct, frozen=True):
+    """The body of one answer, to be read: an `upstream.body.BodyContent`."""
+
+    transport: Transport
+    response: Response
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        return self.transport.chunks(self.response)
+
+    def direct_reader(self) -> PartReader | None:
+        return self.transport.direct_reader(self.response)
 
 
 class Translation:

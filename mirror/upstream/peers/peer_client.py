@@ -4,14 +4,13 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 from mirror.access.peer_proof import ANSWER_HEADER, BEHIND_HEADER, REQUEST_HEADER, PeerProof, subject
 from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
-from mirror.upstream.body import BlobBody, BodyReaders, blob_body
+from mirror.upstream.body import BlobBody, blob_body
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.request import OutgoingRequest
 from mirror.upstream.http_client import DirectLocation
@@ -102,6 +101,5 @@ class PeerClient(RegistryClient):
                 raise UpstreamError(Failure.INVALID, "another mirror has not the secret of the peers")
             if _NUMBER.fullmatch(behind := response.headers.get(BEHIND_HEADER, "")):
                 self._behind.put(digest, int(behind))
-            readers = BodyReaders(partial(client.chunks, response), partial(client.direct_reader, response))
             asked = Span(start, 2**63 - 1 if stop is None else stop)
-            yield blob_body(self.name, response, asked, readers)
+            yield blob_body(self.name, response, asked, client.content(response))

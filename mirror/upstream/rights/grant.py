@@ -113,7 +113,7 @@ async def _is_content(client: HTTPClient, request: OutgoingRequest, response: Re
     if request.method == "HEAD":
         return not is_generic(kind) or "Docker-Content-Digest" in response.headers
     beginning = b""
-    async with contextlib.aclosing(client.chunks(response)) as chunks:
+    async with contextlib.aclosing(client.content(response).chunks()) as chunks:
         async for chunk in chunks:
             beginning += chunk
             if len(beginning) >= BEGINNING:

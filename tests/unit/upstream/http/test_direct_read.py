@@ -30,7 +30,7 @@ DATA = random.Random(1).randbytes(3 * BUFFER + 17)
 async def direct_parts(registry: RegistryClient, digest: Digest, start: int = 0) -> AsyncIterator[PartReader]:
     """Open a blob and take its body over."""
     async with registry.open_blob("a", digest, start) as body:
-        reader = body.direct_reader()
+        reader = body.content.direct_reader()
         assert reader is not None
         yield reader
 
@@ -145,7 +145,7 @@ async def test_direct_read_leaves_chunked_and_small_bodies_to_aiohttp(fault: Fau
         digest = fake.add_blob("a", DATA)
         fake.fault(fault)
         async with registry.open_blob("a", digest) as body:
-            assert body.direct_reader() is None
+            assert body.content.direct_reader() is None
 
 
 async def test_direct_read_loses_nothing_if_aiohttp_resumes_the_connection(
