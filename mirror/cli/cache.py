@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,11 +18,11 @@ from mirror.util.units import size
 
 if TYPE_CHECKING:
     from mirror.cli.remote.connection import Remote
+    from mirror.config.schema import Config
     from mirror.manage.disk_usage import RepositoryUsage
     from mirror.manage.inventory import ImageSummary
     from mirror.manage.management import Management
     from mirror.manage.removal import RemovalStep
-    from mirror.manage.steps import Steps
 
 LS_HELP = """List images: tags, and what was pulled by digest.
 
@@ -156,8 +156,11 @@ def remove_images(
     with opened(config, cache_dir) as (management, settings):
         wanted = pattern(images, settings)
 
-        def removal(*, dry_run: bool) -> "Steps[RemovalStep]":
-            return management.images.remove(wanted, forced=force, dry_run=dry_run)
+        def removal(*, dry_run: bool) -> Iterator["RemovalStep"]:
+            for step in management.images.remove(wanted, forced=force, dry_run=dry_run):
+                if step.hosted and not dry_run:
+                    _queue_deletions(management, settings, step)
+                yield step
 
         if as_json:
             _print_removal(removal(dry_run=dry_run), dry_run=dry_run)
@@ -323,6 +326,15 @@ def _summarise(action: str, steps: "Iterable[RemovalStep]") -> None:
         if not images:
             fail(f"nothing is removed: {advice}", 1)
         tell(f"Pinned images are not removed: {advice}.")
+
+
+def _queue_deletions(management: "Management", settings: "Config", step: "RemovalStep") -> None:
+    from mirror.hosted.replication.target import queue_deletions
+    from mirror.oci.reference import Tag
+
+    queue_deletions(
+        management.folder, settings.hosted, step.repository, [*map(Tag.parse, step.tags), *step.links]
+    )
 
 
 def _print_removal(steps: "Iterable[RemovalStep]", *, dry_run: bool) -> None:

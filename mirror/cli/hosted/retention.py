@@ -12,6 +12,7 @@ from mirror.cli.output import json_list, moment, table, tell
 if TYPE_CHECKING:
     from mirror.hosted.retention.rules import TagVerdict
     from mirror.hosted.retention.sweep import Swept
+    from mirror.oci.digest import Digest
 
 RETENTION_HELP = """Remove the tags that no rule of `[[hosted.retention]]` keeps.
 
@@ -57,7 +58,9 @@ def hosted_retention(
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
+    from mirror.hosted.replication.target import queue_deletions
     from mirror.hosted.retention.sweep import RetentionSweep
+    from mirror.oci.reference import Tag
 
     found: list[Swept] = []
     with opened(config, cache_dir) as (management, settings):
@@ -68,7 +71,10 @@ def hosted_retention(
             sweep = RetentionSweep(management.folder, each)
             for name in sweep.repositories():
                 if repository in (None, str(name)):
-                    found.append(sweep.sweep(name, dry_run=dry_run))
+                    found.append(swept := sweep.sweep(name, dry_run=dry_run))
+                    if not dry_run:
+                        gone: list[Tag | Digest] = [*(Tag(tag) for tag, _ in swept.tags), *swept.manifests]
+                        queue_deletions(management.folder, [each], name, gone)
     if repository is not None and not found:
         fail(f"{repository} is no repository of a hosted registry with a retention", 1)
     rows = [row for swept in found for row in _rows(swept, everything=everything)]

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from mirror.access.patterns import matches
@@ -24,8 +24,26 @@ from mirror.upstream.pushing.push_client import PushClient
 MOST_MOUNTS = 10_000
 
 
+def queue_deletions(
+    folder: CacheDirectory,
+    hosted: Iterable[HostedSettings],
+    repository: Repository,
+    references: Iterable[Tag | Digest],
+) -> None:
+    """Queue what a command has removed from a repository. Raises OSError."""
+    for settings in hosted:
+        if settings.name == repository.upstream and settings.mirror_to:
+            for each in references:
+                queue_change(folder, settings, repository, each, deletes=True)
+
+
 def queue_change(
-    folder: CacheDirectory, settings: HostedSettings, repository: Repository, reference: Tag | Digest
+    folder: CacheDirectory,
+    settings: HostedSettings,
+    repository: Repository,
+    reference: Tag | Digest,
+    *,
+    deletes: bool = False,
 ) -> None:
     """Queue a change that no client made for all targets of a registry. Raises OSError."""
     now = time.time()
@@ -33,7 +51,7 @@ def queue_change(
         target = ReplicaTarget(settings.name, each, folder)
         if target.wants(repository):
             with suppress(ReplicationQueueFull):
-                target.queue.add(ReplicaEntry(repository.path, str(reference), now))
+                target.queue.add(ReplicaEntry(repository.path, str(reference), now, deletes=deletes))
 
 
 class ReplicaTarget:

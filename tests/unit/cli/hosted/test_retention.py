@@ -48,6 +48,29 @@ def test_retention_tells_and_then_removes(tmp_path: Path) -> None:
     assert "0 of 1 tags" in run("hosted", "retention", *place).stderr
 
 
+def queued(cache: Path) -> set[tuple[str, bool]]:
+    """References that wait for the targets of replication, and whether they may be deleted there."""
+    found = [json.loads(each.read_text()) for each in (cache / "replication").rglob("*.json")]
+    return {(each["reference"], each["deletes"]) for each in found}
+
+
+def test_removals_by_hand_go_to_the_targets_of_replication(tmp_path: Path) -> None:
+    """`hosted retention` and `rm` queue their removals as deletions, and a dry run queues nothing."""
+    cache, file = tmp_path / "cache", tmp_path / "mirror.toml"
+    filled(cache)
+    file.write_text(f"{RULE}[[hosted.mirror_to]]\nurl = 'http://127.0.0.1:9'\n")
+    place = ("--cache-dir", str(cache), "--config", str(file))
+    first, second = (str(Digest.of(manifest_of(annotations={"n": name}))) for name in ("1", "2"))
+    run("hosted", "retention", "--dry-run", *place)
+    run("rm", "office/app:2", "--dry-run", *place)
+    assert queued(cache) == set()
+    run("hosted", "retention", *place)
+    assert {("1", True), (first, True)} >= queued(cache) >= {("1", True)}
+    done = run("rm", "office/app:2", "--yes", *place)
+    assert done.returncode == 0, done.stderr
+    assert queued(cache) >= {("1", True), ("2", True), (second, True)}
+
+
 def test_retention_names_what_is_missing(tmp_path: Path) -> None:
     cache, file = tmp_path / "cache", tmp_path / "mirror.toml"
     filled(cache)
