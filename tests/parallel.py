@@ -1,8 +1,9 @@
 """Tests in several processes at once, by pytest-xdist: how many, what they tell at the end. A pytest plugin.
 
-`pyproject.toml` asks for `-n auto`: a worker for each processor. A run of a few files stays in one process,
-which starts sooner; a run without pytest-xdist does too. The tests of a file run in one worker, in order. A
-worker is a process of its own, with a temporary folder, network namespaces and ports of its own.
+`pyproject.toml` asks for `-n auto`: a worker for each processor; in a run of `-m "not slow"` three for two,
+whose tests wait a quarter of their time for disks and timers. A run of a few files stays in one process,
+which starts sooner; a run without pytest-xdist does too. The tests of a file run in one worker, in order.
+Workers are processes of their own, with a temporary folder, network namespaces and ports of their own.
 """
 
 import os
@@ -50,7 +51,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return the number of workers for `-n auto`; 0 for a run in this process."""
     if any(config.getoption(each, None) for each in TABLES) or len(set(_files(config.args))) <= FEW:
         return 0
-    return max(2, len(os.sched_getaffinity(0)))
+    count = max(2, len(os.sched_getaffinity(0)))
+    return count * 3 // 2 if "not slow" in config.getoption("markexpr", "") else count
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:

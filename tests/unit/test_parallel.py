@@ -47,7 +47,9 @@ def test_run_of_few_files_stays_in_one_process(pytester: pytest.Pytester) -> Non
         0,
         0,
     ]
-    assert workers(pytester, pytester.path) == max(2, len(os.sched_getaffinity(0)))
+    count = max(2, len(os.sched_getaffinity(0)))
+    assert workers(pytester, pytester.path) == count
+    assert workers(pytester, "-m", "not slow", pytester.path) == count * 3 // 2
 
 
 def test_worker_has_ports_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
