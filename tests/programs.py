@@ -6,6 +6,7 @@ lists the skipped tests and the one command that installs their programs. With `
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -45,6 +46,21 @@ PACKAGES = {
 
 # With the folders where Debian keeps daemons, which are not on every user's PATH.
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+# Signals that a run ignores which a shell has started in the background, or nohup(1).
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heeded_signals() -> None:
+    """Have programs of tests heed the signals that this run ignores.
+
+    A program inherits that a signal is ignored, but not a handler that ignores it.
+    """
+    for number in IGNORED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def without_coverage() -> dict[str, str]:

@@ -1,6 +1,10 @@
 """Missing programs are always reported: tests are skipped with a list and one apt line, or fail on demand."""
 
+import signal
+
 import pytest
+
+from tests.programs import IGNORED
 
 CONFTEST = """
 from tests.programs import (
@@ -66,3 +70,26 @@ def test_programs_that_are_there_are_not_listed(pytester: pytest.Pytester) -> No
     pytester.makepyfile("def test_there(): pass")
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     assert "could not run" not in result.stdout.str()
+
+
+def test_programs_heed_signals_that_the_run_ignores(pytester: pytest.Pytester) -> None:
+    """A run that a shell has started in the background ignores SIGINT; a program of a test ends by it."""
+    pytester.makeconftest("from tests.programs import _heeded_signals")
+    pytester.makeini(INI)
+    pytester.makepyfile(
+        """
+        import signal, subprocess
+        def test_signals():
+            for name in ("INT", "HUP", "QUIT"):
+                number = getattr(signal, f"SIG{name}")
+                assert subprocess.run(["sh", "-c", f"kill -{name} $$; echo goes on"]).returncode == -number
+                signal.raise_signal(number)  # which this run ignores
+        """
+    )
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
+    try:
+        result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    result.assert_outcomes(passed=1)
