@@ -9,9 +9,11 @@ One folder is the storage of the origin and of its CDN, and the document root of
 import hashlib
 import json
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
@@ -20,8 +22,9 @@ from tests.e2e.images import OCI_CONFIG, OCI_LAYER, digest_of
 MIB = 1024 * 1024
 SMALL, MEDIUM = 2048, 512 * 1024
 
-# Layers of an image of small layers.
-LAYERS = 20
+# Layers of an image of small layers, and the manifests that are requested before the layers of one: with one,
+# 32 connections request a layer in eleven before its manifest has arrived, which no client does.
+LAYERS, AHEAD = 20, 4
 
 # Descriptors of a huge index: nearly as many as fit into the 4 MiB of a manifest.
 DESCRIPTORS = 26_900
@@ -120,15 +123,17 @@ class Site:
     def small_pulls(self, count: int) -> list[Blob]:
         """Return the requests of clients that pull `count` layers of 2 KiB: each manifest, then its image.
 
-        They are one manifest ahead, so that no layer is requested before its manifest has arrived.
+        They are AHEAD manifests ahead, so that no layer is requested before its manifest has arrived.
         """
-        layers, asked, named = self.small(count), list[Blob](), list[Blob]()
+        layers, asked, named = self.small(count), list[Blob](), deque[list[Blob]]()
         for start in range(0, count, LAYERS):
             image = self._tagged("library/small", str(start), layers[start : start + LAYERS])
             size = (self.root / image.by_digest[1:]).stat().st_size
-            asked += [Manifest(image.repository, image.digest, size), *named]
-            named = [image.config, *image.layers]
-        return asked + named
+            asked.append(Manifest(image.repository, image.digest, size))
+            named.append([image.config, *image.layers])
+            if len(named) > AHEAD:
+                asked += named.popleft()
+        return asked + list(chain.from_iterable(named))
 
     def medium(self, count: int) -> list[Blob]:
         """Return `count` blobs of 512 KiB, too large for the mirror's memory cache."""
