@@ -130,8 +130,8 @@ def warm(
         _show_status(settings, as_json=as_json)
         return
     values = _values(env_file or [], env or [])
-    listed = _listed(images or [], files or [], values, as_json=as_json)
-    chosen = _parsed(listed, settings, as_json=as_json)
+    listed = _read_lists(images or [], files or [], values, as_json=as_json)
+    chosen = _parse_images(listed, settings, as_json=as_json)
     if not chosen:
         fail("no image is named: registry-mirror warm IMAGE, or --from FILE", 1 if listed.notes else 2)
     try:
@@ -236,7 +236,7 @@ def _values(files: list[str], named: list[str]) -> dict[str, str]:
     return found
 
 
-def _listed(images: list[str], files: list[str], values: dict[str, str], *, as_json: bool) -> "Listed":
+def _read_lists(images: list[str], files: list[str], values: dict[str, str], *, as_json: bool) -> "Listed":
     """Return the entries of all lists; the command ends with 2 if one cannot be read at all."""
     from mirror.manage.warm.listed import Listed, ListEntry, ListError
     from mirror.manage.warm.source import read_source
@@ -259,7 +259,7 @@ def _show_note(place: str, reason: str, *, wrong: bool, as_json: bool) -> None:
         tell(f"{place}: {reason}" if wrong else f"Note: {place}: {reason}")
 
 
-def _parsed(listed: "Listed", settings: "Config", *, as_json: bool) -> "list[WarmImage]":
+def _parse_images(listed: "Listed", settings: "Config", *, as_json: bool) -> "list[WarmImage]":
     """Return the images of the entries; note those that are none. One of the arguments ends with 2."""
     from mirror.manage.warm.images import parse_image
     from mirror.manage.warm.listed import Note

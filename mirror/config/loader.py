@@ -162,7 +162,7 @@ def _apply_cache_dir(layers: _Layers, env: Mapping[str, str]) -> None:
 
 def _apply_file(layers: _Layers, file: Path) -> None:
     origin, text = f"file {file}", _text(file)
-    values = _parsed(file, text)
+    values = _parse_toml(file, text)
     layers.file = origin, text, values
     for section, keys in values.items():
         if (row := layers.layout.table(section)) is not None:
@@ -187,7 +187,7 @@ def _text(file: Path) -> str:
         raise ConfigError(f"file {file}: is not text in UTF-8") from error
 
 
-def _parsed(file: Path, text: str) -> dict[str, Any]:
+def _parse_toml(file: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

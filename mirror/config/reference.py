@@ -120,7 +120,7 @@ def _page_named(row: NamedTable, layout: Layout) -> Iterator[str]:
     if row.presets:
         yield f"Preconfigured: {', '.join(row.presets)}."
     if row.note:
-        yield _wrapped(row.note)
+        yield _wrap(row.note)
     if row.sample:
         yield f"```toml\n{row.sample}```"
     yield from (_entry(f"{row.section}.{key}", key, option, layout) for key, option in _named_fields(row))
@@ -221,10 +221,10 @@ def _description(option: Option) -> str:
 def _prose(model: type[Settings]) -> str:
     """Return the docstring of a model, wrapped."""
     paragraphs = (inspect.getdoc(model) or "").split("\n\n")
-    return "\n\n".join(_wrapped(each.replace("\n", " ")) for each in paragraphs)
+    return "\n\n".join(_wrap(each.replace("\n", " ")) for each in paragraphs)
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     return textwrap.fill(text, WIDTH, break_on_hyphens=False)
 
 

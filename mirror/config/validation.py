@@ -252,12 +252,12 @@ def _convert_plain(value: object, kind: Any) -> Any:
     if isinstance(value, bool) and base in (int, float):
         raise ValueError("must be a number, not true or false")
     try:
-        return msgspec.convert(_unquoted(value, base), kind, strict=False)
+        return msgspec.convert(_bare_value(value, base), kind, strict=False)
     except msgspec.ValidationError as error:
         _refuse(base, str(error))
 
 
-def _unquoted(value: object, base: Any) -> object:
+def _bare_value(value: object, base: Any) -> object:
     """Return the truth value or the digits of a text, as an environment variable has them."""
     if not isinstance(value, str):
         return value

@@ -92,7 +92,7 @@ class Inventory:
             needed = Counter(part.digest for each in found for part in each.parts)
             for each in found:
                 if wanted.match(repository, each.tag, str(each.root)):
-                    yield self._described(repository, each, needed)
+                    yield self._summary(repository, each, needed)
 
     def of(self, repository: Repository) -> list[StoredImage]:
         """Return all images of a repository.
@@ -139,7 +139,7 @@ class Inventory:
             for text in self._folder.blobs.table.sizes_and_last_use(new):
                 yield Part(Digest.parse(text), new[text].size or 0, is_manifest=True)
 
-    def _described(self, repository: Repository, found: StoredImage, needed: Counter[Digest]) -> ImageSummary:
+    def _summary(self, repository: Repository, found: StoredImage, needed: Counter[Digest]) -> ImageSummary:
         here = self._folder.blobs.table.sizes_and_last_use(str(part.digest) for part in found.parts)
         links = self._usage.links(here)
         shared = sum(

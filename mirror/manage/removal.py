@@ -52,7 +52,9 @@ class ImageRemoval:
             found = self._inventory.of(repository)
             chosen = [each for each in found if self._matches(repository, each)]
             if chosen:
-                pinned = [] if self._forced else [each for each in chosen if self._pinned(repository, each)]
+                pinned = (
+                    [] if self._forced else [each for each in chosen if self._is_pinned(repository, each)]
+                )
                 removed = [each for each in chosen if each not in pinned]
                 yield self._step(repository, removed, pinned, [each for each in found if each not in removed])
 
@@ -92,7 +94,7 @@ class ImageRemoval:
             if part.is_manifest
             for tag in self._closures.referring_tags(repository, part.digest)
         ]
-        blobs, freed = self._freed(repository, list(parts))
+        blobs, freed = self._unneeded_blobs(repository, list(parts))
         return RemovalStep(
             repository,
             images=tuple(_reference(repository, each) for each in removed),
@@ -104,7 +106,9 @@ class ImageRemoval:
             hosted=repository.upstream in self._hosted,
         )
 
-    def _freed(self, repository: Repository, digests: list[Digest]) -> tuple[tuple[Digest, ...], int]:
+    def _unneeded_blobs(
+        self, repository: Repository, digests: list[Digest]
+    ) -> tuple[tuple[Digest, ...], int]:
         """Return the blobs that no other repository links, and their bytes.
 
         Links of repositories that were removed earlier in this run do not count. Pinned blobs stay even
@@ -125,7 +129,7 @@ class ImageRemoval:
     def _matches(self, repository: Repository, found: StoredImage) -> bool:
         return self._wanted.match(repository, found.tag, str(found.root))
 
-    def _pinned(self, repository: Repository, found: StoredImage) -> bool:
+    def _is_pinned(self, repository: Repository, found: StoredImage) -> bool:
         return bool(self._folder.pins.matching(repository, found.tag, str(found.root)))
 
 

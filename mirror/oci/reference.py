@@ -212,7 +212,7 @@ def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str 
     if len(raw_path) > PATH_LENGTH:
         message = f"the path is longer than {PATH_LENGTH} characters, which no name, tag or digest needs"
         raise RegistryError(Code.NAME_INVALID, message, status=414)
-    origin, rest = _origin(names, _split(_decoded(raw_path)), ns, host)
+    origin, rest = _origin(names, _split(_decode_path(raw_path)), ns, host)
     if not rest:
         return Target(TargetKind.BASE, origin.via, origin.upstream)
     if rest == ["_catalog"]:
@@ -226,7 +226,7 @@ def is_hosted(names: UpstreamNames, raw_path: str, ns: str | None, host: str | N
     if not names.hosted or len(raw_path) > PATH_LENGTH:
         return False
     try:
-        origin, _ = _origin(names, _split(_decoded(raw_path)), ns, host)
+        origin, _ = _origin(names, _split(_decode_path(raw_path)), ns, host)
     except RegistryError:
         return False
     return origin.upstream in names.hosted
@@ -240,7 +240,7 @@ def namespace(names: UpstreamNames, given: Sequence[str]) -> str | None:
     return given[0] if given else None
 
 
-def _decoded(raw_path: str) -> str:
+def _decode_path(raw_path: str) -> str:
     """Decode the path, once. Refuse what no path of the API has: also a `%` that is left after decoding."""
     path = raw_path
     if "%" in path and path.isascii():

@@ -286,11 +286,11 @@ def write_lines(lines: Sequence[str]) -> None:
     """Write finished lines, many at a time, because each write is a system call."""
     if lines:
         logger = _structlog().get_config()["logger_factory"]()
-        for joined in _joined(lines):
+        for joined in _join_lines(lines):
             logger.msg(joined)
 
 
-def _joined(lines: Sequence[str]) -> Iterator[str]:
+def _join_lines(lines: Sequence[str]) -> Iterator[str]:
     """Join lines up to what a pipe takes atomically, so that those of several workers do not mix."""
     batch: list[str] = []
     length = 0

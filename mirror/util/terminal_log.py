@@ -40,7 +40,7 @@ class TerminalRenderer:
     def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
         access = event.get("component") == "access" and event["event"] == "request"
         text, color = self._access(event) if access else self._other(event)
-        line = f"{clock_time(event.get('timestamp', ''))} {DIGEST.sub(_shortened, printable(text))}"
+        line = f"{clock_time(event.get('timestamp', ''))} {DIGEST.sub(_short_digest, printable(text))}"
         if exception := event.get("exception"):
             line = "\n".join([line, *map(printable, str(exception).split("\n"))])
         return f"{color}{line}{RESET}" if color and self._colors else line
@@ -116,5 +116,5 @@ def _or_text(show: Callable[[float], str]) -> Callable[[Any], str]:
     return lambda value: value if isinstance(value, str) else show(value)
 
 
-def _shortened(digest: re.Match[str]) -> str:
+def _short_digest(digest: re.Match[str]) -> str:
     return digest[1] or digest[2]

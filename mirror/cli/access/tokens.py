@@ -104,7 +104,7 @@ def token_create(
 ) -> None:
     from mirror.store.tokens.token_store import TokenExists
 
-    wanted = _wanted(name, expires, repository or [], action or [])
+    wanted = _token_of_arguments(name, expires, repository or [], action or [])
     with opened(config, cache_dir) as (management, _):
         try:
             secret, entry = management.tokens.create(wanted).now()
@@ -141,7 +141,9 @@ def token_revoke(name: TokenName, config: ConfigFile = None, cache_dir: CacheDir
     say(f"revoked {name}")
 
 
-def _wanted(name: str, expires: str, repositories: list[str], actions: list[str]) -> "WantedToken":
+def _token_of_arguments(
+    name: str, expires: str, repositories: list[str], actions: list[str]
+) -> "WantedToken":
     """Return the token that the arguments ask for; the command ends with 2 if they are wrong."""
     from mirror.access.tokens import NAME
     from mirror.manage.tokens import WantedToken

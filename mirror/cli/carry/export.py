@@ -155,7 +155,7 @@ def export(
     if fetch and output == "-":
         fail("--fetch writes its results to standard output: run registry-mirror warm before", 2)
     try:
-        assumed = _assumed(lacking, since)
+        assumed = _receiver_blobs(lacking, since)
         place = _place(output)
         before = loaded(config, {"cache_dir": cache_dir}).config
         folder = output_folder(place.parent, before.cache.dir)
@@ -312,7 +312,7 @@ def _platforms(texts: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-def _assumed(lacking: str, since: str) -> "Container[Digest]":
+def _receiver_blobs(lacking: str, since: str) -> "Container[Digest]":
     """Return the blobs that the receiver has. Raises BundleError."""
     from mirror.bundle.have import HaveList, read_have
     from mirror.manage.carry.export import digests_in_archive

@@ -81,7 +81,7 @@ def import_images(
             _require_readable(sources)
             options = _options(settings, given, forced=force, pin=pin)
             run = _Run(management, options, as_json=as_json)
-            with _explained(management.folder):
+            with _exit_with_advice(management.folder):
                 run.read(sources)
                 run.finish()
             raise SystemExit(run.status)
@@ -272,7 +272,7 @@ def _options(settings: "Config", given: str, *, forced: bool, pin: bool) -> "Imp
 
 
 @contextmanager
-def _explained(folder: "CacheDirectory") -> Iterator[None]:
+def _exit_with_advice(folder: "CacheDirectory") -> Iterator[None]:
     """End the command with what is wrong and what to do, for errors that more reading does not mend."""
     from mirror.bundle.errors import BundleError
     from mirror.manage.carry.imports import NoRoomForImport

@@ -91,7 +91,7 @@ def access_test(
     wanted, literal = _action(action), pattern(image, read)
     repository, tag = _repository(image, literal.name), None if literal.digest else literal.tag
     policy = read.policy()
-    decision = _limited(identity, shown, wanted, repository) or policy.decide(
+    decision = _token_refusal(identity, shown, wanted, repository) or policy.decide(
         policy.scope(identity), wanted, repository, tag, _age(age)
     )
     word = "allowed" if decision.allowed else "denied"
@@ -142,7 +142,7 @@ def _token(name: str, config: "Config") -> "TokenEntry":
     return found
 
 
-def _limited(
+def _token_refusal(
     identity: "Identity", token: "TokenEntry | None", action: "Action", repository: "Repository"
 ) -> "Decision | None":
     """Return the refusal by what a token itself restricts; None if the rules decide."""

@@ -344,7 +344,7 @@ def _jobs(
                 found.append(_Job(name, goal, place=source))  # type: ignore[arg-type]
             else:
                 archive = stack.enter_context(archive_source(source))
-                found += _archived(name, archive, target, registries)
+                found += _images_of_file(name, archive, target, registries)
     except CopyFailed as error:
         fail(str(error), 1)
     if len({str(each.target) for each in found}) < len(found):
@@ -352,7 +352,7 @@ def _jobs(
     return found
 
 
-def _archived(
+def _images_of_file(
     name: str, source: "ArchiveSource", target: "ImagePlace", registries: Collection[str]
 ) -> list[_Job]:
     """Return the images of a file, a folder, standard input or the Docker daemon."""

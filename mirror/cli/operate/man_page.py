@@ -38,7 +38,7 @@ def page() -> str:
     group: Any = typer.main.get_command(app)
     lines = [HEAD, ".SH DESCRIPTION\n", *_paragraphs(group.help), ".SH COMMANDS\n"]
     for words, command in _commands(group, ()):
-        lines.append(f".SS {_escaped(' '.join(words))}\n")
+        lines.append(f".SS {_escape(' '.join(words))}\n")
         lines += _paragraphs(command.help)
         lines += _parameters(command)
     return "".join([*lines, TAIL])
@@ -66,7 +66,7 @@ def _parameters(command: Any) -> Iterator[str]:
         else:
             takes = "" if each.is_flag else f" {each.metavar or each.type.name.upper()}"
             title = f"{', '.join(names)}{takes}"
-        yield f".TP\n.B {_escaped(title)}\n{_escaped(getattr(each, 'help', None) or '')}\n"
+        yield f".TP\n.B {_escape(title)}\n{_escape(getattr(each, 'help', None) or '')}\n"
 
 
 def _paragraphs(text: str | None) -> Iterator[str]:
@@ -74,12 +74,12 @@ def _paragraphs(text: str | None) -> Iterator[str]:
     for part in re.split(r"\n\s*\n", (text or "").strip("\n")):
         body = part.removeprefix("\b").strip("\n")
         if part.startswith(("\b", "    ")):
-            yield f".PP\n.nf\n{_escaped(body)}\n.fi\n"
+            yield f".PP\n.nf\n{_escape(body)}\n.fi\n"
         else:
-            yield f".PP\n{_escaped(' '.join(body.split()))}\n"
+            yield f".PP\n{_escape(' '.join(body.split()))}\n"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Return text as troff has it: no command at the beginning of a line, hyphens to copy."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in text.split("\n"))

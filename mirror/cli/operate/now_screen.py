@@ -171,7 +171,7 @@ def _listings(snapshot: Snapshot, now: float) -> Sequence[Listing]:
             2,
         ),
         Listing("upstreams", UPSTREAMS, [_source(name, each) for name, each in used]),
-        Listing("ended", RECENT, [_ended(each, now) for each in activity.recent], 2),
+        Listing("ended", RECENT, [_ended_request(each, now) for each in activity.recent], 2),
     )
 
 
@@ -180,9 +180,9 @@ def _request(each: RunningRequest, now: float) -> list[Text]:
     if each.length:
         sent = f"{sent} of {size(each.length)} {min(100, each.sent * 100 // each.length)}%"
     return [
-        _text(_who(each)),
-        _text(_what(each.upstream, each.repository, each.reference or each.digest, each.kind)),
-        _coloured(each.outcome),
+        _text(_client(each)),
+        _text(_target(each.upstream, each.repository, each.reference or each.digest, each.kind)),
+        _colour(each.outcome),
         _text(sent),
         _text(f"{size(round(each.rate))}/s"),
         _text(_seconds(now - each.began)),
@@ -222,7 +222,7 @@ def _source(upstream: str, each: SourceState) -> list[Text]:
     name = upstream if each.source in (upstream, "") else f"{upstream} {each.source}"
     return [
         _text(name),
-        _coloured(each.breaker),
+        _colour(each.breaker),
         _text(duration(each.latency * 1000) if each.speed else ""),
         _text(f"{size(round(each.speed))}/s" if each.speed else ""),
         _text(str(each.connections)),
@@ -230,16 +230,16 @@ def _source(upstream: str, each: SourceState) -> list[Text]:
     ]
 
 
-def _ended(each: EndedRequest, now: float) -> list[Text]:
-    outcome = _coloured(each.outcome)
+def _ended_request(each: EndedRequest, now: float) -> list[Text]:
+    outcome = _colour(each.outcome)
     if each.status not in (200, 206):
         outcome.append(f" {each.status}", "red" if each.status >= 400 else "")
     if each.count > 1:
         outcome.append(f" x{each.count}")
     return [
         _text(f"{_seconds(now - each.ended)} ago"),
-        _text(_who(each)),
-        _text(_what(each.upstream, each.repository, each.reference, each.kind)),
+        _text(_client(each)),
+        _text(_target(each.upstream, each.repository, each.reference, each.kind)),
         outcome,
         _text(size(each.bytes)),
         _text(duration(each.seconds * 1000)),
@@ -247,11 +247,11 @@ def _ended(each: EndedRequest, now: float) -> list[Text]:
     ]
 
 
-def _who(each: RunningRequest | EndedRequest) -> str:
+def _client(each: RunningRequest | EndedRequest) -> str:
     return f"{each.client} {' '.join(each.identity)}".strip()
 
 
-def _what(upstream: str | None, repository: str | None, reference: str | None, kind: str) -> str:
+def _target(upstream: str | None, repository: str | None, reference: str | None, kind: str) -> str:
     if repository is None:
         return f"{upstream} {kind}" if upstream else kind
     if reference is None:
@@ -268,7 +268,7 @@ def _seconds(seconds: float) -> str:
     return f"{max(0, seconds):.0f} s" if seconds < 99.5 else f"{seconds / 60:.0f} min"
 
 
-def _coloured(word: str) -> Text:
+def _colour(word: str) -> Text:
     return _text(word, COLOURS.get(word, ""))
 
 

@@ -96,7 +96,7 @@ class AdminClient:
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._is_known = False  # the server has shown the certificate of the place
-        self._connection = self._prepared(seconds, ca)
+        self._connection = self._new_connection(seconds, ca)
 
     @property
     def url(self) -> str:
@@ -161,7 +161,7 @@ class AdminClient:
             self.close()
         return answer.status, found
 
-    def _prepared(self, seconds: float, ca: str | None) -> http.client.HTTPConnection:
+    def _new_connection(self, seconds: float, ca: str | None) -> http.client.HTTPConnection:
         scheme, host, port = _address(self._place.url)
         if scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=seconds)

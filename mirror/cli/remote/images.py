@@ -28,7 +28,7 @@ def remove_images(remote: Remote, names: list[str], *, forced: bool, as_json: bo
     """Remove images, one after the other."""
     removed, freed = list[str](), 0
     for name in names:
-        done = _removed(remote, name, forced=forced)
+        done = _remove_image(remote, name, forced=forced)
         removed += done["images"]
         freed += done["freed"]
         for each in () if as_json else done["images"]:
@@ -67,7 +67,7 @@ def _total(images: list[str], freed: int) -> str:
     return f"{len(images)} image{'' if len(images) == 1 else 's'}, {size(freed)} that nothing else needs."
 
 
-def _removed(remote: Remote, name: str, *, forced: bool) -> dict[str, Any]:
+def _remove_image(remote: Remote, name: str, *, forced: bool) -> dict[str, Any]:
     found: dict[str, Any] = remote.client.change("DELETE", "image", {"reference": name, "forced": forced})
     return found
 

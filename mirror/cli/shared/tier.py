@@ -86,7 +86,7 @@ def shared_status(config: ConfigFile = None, as_json: AsJson = False) -> None:
 def shared_verify(config: ConfigFile = None, remove: Remove = False, as_json: AsJson = False) -> None:
     from mirror.manage.shared.upkeep import wrong_blobs
 
-    found = _run(config, lambda engines: _each(engines, wrong_blobs(engines), remove=remove))
+    found = _run(config, lambda engines: _list_objects(engines, wrong_blobs(engines), remove=remove))
     _print(found, "wrong, removed" if remove else "wrong", as_json=as_json)
     _leave(1 if found else 0)
 
@@ -121,10 +121,10 @@ def _age(text: str) -> float:
     return age
 
 
-async def _each(
+async def _list_objects(
     engines: "Engines", found: "AsyncIterator[TierObject]", *, remove: bool
 ) -> "list[TierObject]":
-    """Return what was found, removed from the bucket with `remove`."""
+    """Return the objects that were found; with `remove`, remove them from the bucket too."""
     each = [blob async for blob in found]
     for blob in each if remove else ():
         await engines.objects.remove(blob.digest)

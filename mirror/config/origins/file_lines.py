@@ -13,7 +13,7 @@ def with_lines(
 
     `names`: by section, those of its named tables in the order of the file.
     """
-    lines = {_dotted(path, names): line for path, line in toml_lines(text).items()}
+    lines = {_dotted_key(path, names): line for path, line in toml_lines(text).items()}
     return {
         key: f"{origin}:{line}{value.removeprefix(origin)}"
         if (value == origin or value.startswith(f"{origin}, ")) and (line := _line(key, value, lines))
@@ -32,7 +32,7 @@ def names_of(values: Mapping[str, object], layout: Layout) -> dict[str, list[str
     return found
 
 
-def _dotted(path: Path, names: Mapping[str, list[str]]) -> str:
+def _dotted_key(path: Path, names: Mapping[str, list[str]]) -> str:
     parts = [each + 1 if isinstance(each, int) else each for each in path]
     if len(path) > 1 and isinstance(path[1], int) and (named := names.get(str(path[0]))) is not None:
         parts[1] = named[path[1]]

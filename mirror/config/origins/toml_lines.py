@@ -37,12 +37,12 @@ def toml_lines(text: str) -> Mapping[Path, int]:
     table: Path = ()
     for line, statement in _statements(text):
         if statement.startswith("[["):
-            above = _indexed(_parts(statement), counts, last=False)
+            above = _with_indexes(_parts(statement), counts, last=False)
             table = (*above, counts[above])
             counts[above] += 1
             found[table] = line
         elif statement.startswith("["):
-            table = _indexed(_parts(statement), counts)
+            table = _with_indexes(_parts(statement), counts)
             found[table] = line
         else:
             path = table
@@ -80,7 +80,7 @@ def _parts(text: str) -> list[str]:
     return [each.strip(QUOTES) for each in PART.findall(text)]
 
 
-def _indexed(parts: list[str], counts: Mapping[Path, int], *, last: bool = True) -> Path:
+def _with_indexes(parts: list[str], counts: Mapping[Path, int], *, last: bool = True) -> Path:
     """Return a path with the index of the newest table of each list on the way."""
     path: Path = ()
     for number, part in enumerate(parts, 1):

@@ -150,7 +150,7 @@ def restore(file: BinaryIO, path: Path, on_bytes: Callable[[int], object] = igno
         _check_room(file, path)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(mode=0o700)
-        contents = _made(file, staging, on_bytes)
+        contents = _make_folder(file, staging, on_bytes)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         if made:
@@ -161,7 +161,7 @@ def restore(file: BinaryIO, path: Path, on_bytes: Callable[[int], object] = igno
     return contents
 
 
-def _made(file: BinaryIO, staging: Path, on_bytes: Callable[[int], object]) -> BackupContents:
+def _make_folder(file: BinaryIO, staging: Path, on_bytes: Callable[[int], object]) -> BackupContents:
     """Make the folder of a backup, whole and durable."""
     with closing(Restored(staging)) as receiver:
         contents = BackupReader(file, on_bytes).read(receiver)

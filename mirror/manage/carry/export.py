@@ -119,7 +119,7 @@ def _siblings(folder: OutputFolder, name: str) -> list[str]:
 
 def images_of(folder: OutputFolder, name: str) -> list[BundleImage]:
     """Return the images of a bundle's file, even of one that was begun; none if it is none."""
-    with suppress(OSError, BundleError), _opened(folder, name) as file:
+    with suppress(OSError, BundleError), _open_file(folder, name) as file:
         found = document_in(file)
         return [] if found is None else [each.image() for each in found.images]
     return []
@@ -154,7 +154,7 @@ def digests_in_archive(file: BinaryIO, path: Path) -> list[Digest]:
 
 def is_complete(folder: OutputFolder, target: OutputFile) -> bool:
     """Return whether the file is there already, with the same documents and the same size."""
-    with suppress(OSError, BundleError), _opened(folder, target.name) as file:
+    with suppress(OSError, BundleError), _open_file(folder, target.name) as file:
         if os.fstat(file.fileno()).st_size == target.size:
             return resume_offset(target.plan, file) == target.size - len(END)
     return False
@@ -168,7 +168,7 @@ def write_target(
     `progress` is called with the offset first, then with numbers of bytes. Raises ExportError, Damaged and
     OSError.
     """
-    with _claimed(folder, target.unfinished) as file:
+    with _lock_file(folder, target.unfinished) as file:
         offset = _offset(target, file)
         os.ftruncate(file.fileno(), offset)
         file.seek(offset)
@@ -196,12 +196,12 @@ def _offset(target: OutputFile, file: BinaryIO) -> int:
         return 0
 
 
-def _opened(folder: OutputFolder, name: str) -> BinaryIO:
+def _open_file(folder: OutputFolder, name: str) -> BinaryIO:
     return open(folder.open(name, os.O_RDONLY), "rb")
 
 
 @contextmanager
-def _claimed(folder: OutputFolder, name: str) -> Iterator[BinaryIO]:
+def _lock_file(folder: OutputFolder, name: str) -> Iterator[BinaryIO]:
     """Open a file to go on with, created if it is new, for this process alone. Raises ExportError."""
     descriptor = folder.open(name, os.O_RDWR | os.O_CREAT)
     with open(descriptor, "r+b", buffering=0) as file:

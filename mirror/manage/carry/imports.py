@@ -204,7 +204,7 @@ class Import:
                 raise BundleError(
                     f"none of its {len(archive.images)} images has a name, and several need one each"
                 )
-            images = [(*_named(namer, each.name, each.root), each.root, 0) for each in named]
+            images = [(*_name_of(namer, each.name, each.root), each.root, 0) for each in named]
         repositories: dict[Repository, set[Digest]] = {}
         for name, digests in archive.links.items():
             repository = namer.repository(name) if document else namer.of_archive(f"{name}:x").repository
@@ -301,7 +301,7 @@ class _CountedSource:
         return count
 
 
-def _named(namer: Namer, name: str, root: ContentDescriptor) -> tuple[ImageName, str]:
+def _name_of(namer: Namer, name: str, root: ContentDescriptor) -> tuple[ImageName, str]:
     found = namer.of_archive(name)
     text = f"{found.repository}:{found.tag}" if found.tag else f"{found.repository}@{root.digest}"
     return found, text

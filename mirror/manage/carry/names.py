@@ -54,14 +54,14 @@ class Namer(Struct, frozen=True):
         """
         if self.given.lower() in self.names:
             if not name or _is_tag(name):
-                raise BundleError(f"{_called(name)} needs a name: --as {self.given}/NAME")
+                raise BundleError(f"{_image_words(name)} needs a name: --as {self.given}/NAME")
             return self._parsed(name if self._has_host(name) else f"{self.given}/{name}")
         if self.given:
             tag = name if _is_tag(name) else split_name(name)[1]
             has_tag = bool(split_name(self.given)[1] or split_name(self.given)[2])
             return self._parsed(self.given if has_tag or not tag else f"{self.given}:{tag}")
         if not name or _is_tag(name):
-            raise BundleError(f"{_called(name)} has no name of an image in it: give one with --as")
+            raise BundleError(f"{_image_words(name)} has no name of an image in it: give one with --as")
         return self._parsed(name)
 
     def _has_host(self, name: str) -> bool:
@@ -85,5 +85,5 @@ def _is_tag(name: str) -> bool:
     return "/" not in name and ":" not in name and TAG.fullmatch(name) is not None
 
 
-def _called(name: str) -> str:
+def _image_words(name: str) -> str:
     return f"the image {shown(name)!r}" if name else "an image"

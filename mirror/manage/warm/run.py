@@ -59,7 +59,7 @@ class WarmRun:
         seen: set[str] = set()
         for image in images:
             try:
-                found = [image] if image.tags is None else await self._selected(image)
+                found = [image] if image.tags is None else await self._matching_tags(image)
             except self._errors as error:
                 yield self._note(_failed(str(image), str(error)))
                 continue
@@ -70,7 +70,7 @@ class WarmRun:
                     seen.add(str(each))
                     yield each
 
-    async def _selected(self, image: WarmImage) -> list[WarmImage]:
+    async def _matching_tags(self, image: WarmImage) -> list[WarmImage]:
         tags = await self._source.tags(image.repository)
         return [image.of_tag(each) for each in (image.tags.select(iter(tags)) if image.tags else ())]
 
