@@ -1,7 +1,7 @@
 """python -m tests.bench.tier: the shared tier on shaped lines, each program in a namespace of its own.
 
 Upstream, object store (SeaweedFS), coordinator (Redis), mirrors and their clients are nodes on one switch,
-which nothing else reaches. It needs root, and takes less than ten minutes. Lines are slower than real ones,
+which nothing else reaches. It needs root, and takes about ten minutes. Lines are slower than real ones,
 and images smaller in proportion, so that the processors are not the limit.
 """
 
