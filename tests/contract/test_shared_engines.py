@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,14 +14,25 @@ from mirror.shared.bucket_leases import BucketLeases
 from mirror.shared.bucket_records import BucketRecords
 from mirror.shared.content import verified
 from mirror.shared.errors import ObjectMissing, TierError, TierFault
-from mirror.shared.interfaces import Leases, ObjectTier, Records, VerifiedContent
+from mirror.shared.interfaces import ConditionalObjects, Leases, ObjectTier, Records, VerifiedContent
 from mirror.shared.keys import tag_key
 from mirror.shared.lease_text import new_holder
 from mirror.shared.memory import MemoryLeases, MemoryObjects, MemoryRecords, MemoryTier
 from mirror.shared.probe import probe
 from mirror.shared.redis_leases import RedisLeases
 from mirror.shared.s3 import S3Objects
-from tests.engines import Engine, bucket_of, moto, redis_server, running, seaweedfs, settings_of, valkey
+from tests.engines import (
+    Engine,
+    EngineMissing,
+    bucket_of,
+    found,
+    moto,
+    redis_server,
+    running,
+    seaweedfs,
+    settings_of,
+    valkey,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -41,8 +53,19 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if start is None:
         yield request.param
         return
-    with running(start(tmp_path_factory.mktemp(request.param))) as engine:
+    required: bool = request.config.getoption("--require-e2e")
+    with running(engine_or_skip(start, tmp_path_factory.mktemp(request.param), required=required)) as engine:
         yield engine
+
+
+def engine_or_skip(start: Callable[[Path], Engine], folder: Path, *, required: bool) -> Engine:
+    """Return the engine; skip the test, with the reason, where it is not installed."""
+    try:
+        return start(folder)
+    except EngineMissing as missing:
+        if required:
+            raise
+        pytest.skip(str(missing))
 
 
 @pytest.fixture
@@ -180,6 +203,37 @@ async def test_small_objects_are_listed_by_their_prefix(engine: Engine | str) ->
     await objects.delete("uses/1/a-0")
     assert [each.key async for each in objects.names("uses")] == ["uses/2/b-0"]
     assert [each async for each in objects.names("absent")] == []
+
+
+@pytest.mark.parametrize("engine", STORES, indirect=True)
+async def test_small_objects_are_written_on_conditions(engine: Engine | str) -> None:
+    """One of several creators wins; an object is replaced by who knows its version, and by nobody else."""
+    objects: ConditionalObjects = MemoryObjects() if isinstance(engine, str) else s3_of(engine)
+    assert await objects.read("leases/a") is None
+    texts = [f"{number}".encode() for number in range(3)]
+    won = await asyncio.gather(*(objects.create("leases/a", each) for each in texts))
+    first = await objects.read("leases/a")
+    assert first is not None
+    assert [text for text, mine in zip(texts, won, strict=True) if mine] == [first.data]
+    assert await objects.replace("leases/a", b"next", first.version)
+    assert not await objects.replace("leases/a", b"late", first.version)
+    assert not await objects.replace("leases/b", b"none", first.version)
+    assert await objects.read("leases/b") is None
+    second = await objects.read("leases/a")
+    assert second is not None
+    assert (second.data, second.version == first.version) == (b"next", False)
+
+
+def test_engine_that_is_not_installed_is_a_skip_with_a_reason(tmp_path: Path) -> None:
+    """With `--require-e2e` the same is a failure."""
+
+    def absent(folder: Path) -> Engine:
+        return Engine("absent", [found("no-such-engine")], 0, "s3")
+
+    with pytest.raises(pytest.skip.Exception, match="no-such-engine is not installed"):
+        engine_or_skip(absent, tmp_path, required=False)
+    with pytest.raises(EngineMissing):
+        engine_or_skip(absent, tmp_path, required=True)
 
 
 @pytest.mark.parametrize("engine", COORDINATORS, indirect=True)

@@ -389,6 +389,24 @@ async def test_shared_blob_goes_on_when_its_leader_is_killed(
     assert sent(fake, digest) <= len(data) + MiB
 
 
+async def test_shared_tier_ends_with_its_status_and_its_last_lines(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings
+) -> None:
+    """Threads of the library for the object store are there still: no process is aborted, no line is lost."""
+    data, settings = blob(), with_peers(settings)
+    digest = fake.add_blob("library/x", data)
+    async with leader(fake, tmp_path / "a", settings) as (process, address):
+        assert (await get(address, f"{X}/blobs/{digest}")).body == data
+        await written(settings, digest)
+        process.terminate()
+        assert await process.wait() == 0
+    text = await asyncio.to_thread((tmp_path / "a.log").read_text)
+    assert "stopping" in text
+    assert f'"digest": "{digest}"' in text  # the line of the pull, which a thread of the worker writes
+    for trouble in ("Traceback", "worker died, starting", "task failed", "panicked"):
+        assert trouble not in text
+
+
 @asynccontextmanager
 async def leader(
     fake: FakeRegistry,
