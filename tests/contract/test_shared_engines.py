@@ -225,7 +225,7 @@ async def test_small_objects_are_written_on_conditions(engine: Engine | str) -> 
 
 
 def test_engine_that_is_not_installed_is_a_skip_with_a_reason(tmp_path: Path) -> None:
-    """With `--require-e2e` the same is a failure."""
+    """A missing engine is a failure with `--require-e2e`."""
 
     def absent(folder: Path) -> Engine:
         return Engine("absent", [found("no-such-engine")], 0, "s3")
