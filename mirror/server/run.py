@@ -1,8 +1,6 @@
 """The `serve` command: a parent that holds the sockets, and the workers that it starts."""
 
 import importlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ from mirror.config.loader import environment
 from mirror.config.schema import Config
 from mirror.server.addresses import unused_addresses
 from mirror.server.handover import Handover, is_rehearsal, received
+from mirror.server.private_folder import private_folder
 from mirror.server.supervisor import Hooks, Supervisor
 from mirror.server.worker_process import Announce, WorkerSpec, tune_garbage_collector
 from mirror.system.descriptors import raise_limit
@@ -65,13 +64,10 @@ def _import_if_shared(config: Config) -> None:
 def _private_folder(handover: Handover | None) -> Iterator[Path]:
     """Yield a folder for the workers of this program, in one for all programs that follow each other."""
     runtime = environment().get("RUNTIME_DIRECTORY") or None
-    outer = tempfile.mkdtemp(prefix="registry-mirror-", dir=runtime) if handover is None else handover.folder
-    folder = Path(outer) / str(0 if handover is None else handover.generation)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with private_folder(runtime, None if handover is None else handover.folder) as outer:
+        folder = outer / str(0 if handover is None else handover.generation)
+        folder.mkdir(mode=0o700, exist_ok=True)
         yield folder
-    finally:
-        shutil.rmtree(outer, ignore_errors=True)
 
 
 def _warn_of_unused(config: Config, sockets: Mapping[str, Sequence[ListeningSocket]]) -> None:
