@@ -195,7 +195,8 @@ async def test_shared_tier_is_not_waited_for(
 ) -> None:
     """A pull goes on after the time limits while both engines are stopped, and the next one at once."""
     digests = {fake.add_blob("library/x", data): data for data in (blob(), blob())}
-    settings = settings_of(store, coordinator, prefix=os.urandom(4).hex(), timeout=0.3)
+    prefix = os.urandom(4).hex()
+    settings = settings_of(store, coordinator, prefix=prefix, timeout=0.3)
     async with sharing(fake, tmp_path / "a", settings) as mirror:
         store.stop()
         coordinator.stop()
@@ -206,7 +207,8 @@ async def test_shared_tier_is_not_waited_for(
         finally:
             store.go_on()
             coordinator.go_on()
-        await written(settings, *digests)  # once it answers again
+        # Once it answers again. This look has the usual time for that: engines go on slowly.
+        await written(settings_of(store, coordinator, prefix=prefix), *digests)
 
 
 async def test_shared_leases_may_be_flushed(
