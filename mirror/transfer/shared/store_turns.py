@@ -34,8 +34,8 @@ class StoreTurns:
         self._transfers.pop(transfer, None)
 
     def must_wait(self, transfer: Transfer) -> bool:
-        """Return whether a blob is to wait: clients wait for others, and for this one none does."""
-        return not transfer.urgent and any(each.urgent for each in self._transfers)
+        """Return whether a blob is to wait: clients wait for bytes of others, and for this one none does."""
+        return not transfer.urgent and any(each.urgent and not each.parked for each in self._transfers)
 
     async def wait(self, transfer: Transfer) -> None:
         """Wait for the turn of a blob."""

@@ -36,6 +36,10 @@ def test_store_turns_of_what_no_client_waits_for() -> None:
     idle.urgent = True
     assert not turns.must_wait(idle)
     idle.urgent = False
+    urgent.parked = True  # its clients have the ranges that they asked for
+    assert not turns.must_wait(idle)
+    urgent.parked = False
+    assert turns.must_wait(idle)
     turns.remove(urgent)
     turns.remove(urgent)
     assert not turns.must_wait(idle)
