@@ -54,10 +54,12 @@ class UploadClaims:
         mine = [each for each in names if each.startswith(prefix_of(str(repository)))]
         begun = of_client(names, client) if client else []
         share = min(most, max(LEAST_SHARE, most // SHARES))
-        if len(mine) >= share:
-            return "" if self._give_way([mine], mine, client) else "repository"
+        is_full = len(mine) >= share
         if len(begun) >= share:
-            return "" if self._give_way([begun], [], client) else "client"
+            own = sorted(set(begun).intersection(mine)) if is_full else begun
+            return "" if self._give_way([own], [], client) else "client"
+        if is_full:
+            return "" if self._give_way([mine], mine, client) else "repository"
         if len(names) >= most:
             return "" if self._give_way(by_owner(names), names, client) else "registry"
         return ""
