@@ -17,6 +17,7 @@ import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from mirror.oci.digest import ENCODED, Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import StoreError
+from mirror.store.lock import is_name_of
 from mirror.store.partial.partial import HASH_STEP, IOV_MAX
 from mirror.store.partial.upload_claims import UploadClaims
 from mirror.store.partial.upload_files import UploadFiles, new_id
@@ -185,9 +187,16 @@ class UploadSession:
             if self._hash is not None:
                 self._store.keep_hash(self._path.name, self._hash)
             try:
+                self._note_use()
                 self._store.claims.end(self._path.name)
             finally:
                 os.close(self._descriptor)
+
+    def _note_use(self) -> None:
+        """Have the session count as used now, though this request may have written nothing for long."""
+        if is_name_of(self._path, self._descriptor):  # else it is finished or cancelled
+            with suppress(OSError):
+                os.utime(self._descriptor)
 
     def _note_written(self, start: int, parts: Sequence[Part]) -> None:
         if self._hash is None and start == 0:

@@ -28,9 +28,9 @@ def upload(store: UploadStore, repository: Repository, size: int, unused: float 
 
 
 def let_go(store: UploadStore, session: UploadSession, unused: float = 0.0) -> None:
+    session.release()
     (path,) = store.folder.glob(f"*-{session.id}.*")
     os.utime(path, (time.time() - unused, time.time() - unused))
-    session.release()
 
 
 def is_known(store: UploadStore, repository: Repository, session: UploadSession) -> bool:
@@ -162,6 +162,29 @@ def test_one_client_has_a_share_of_the_uploads(store: UploadStore, monkeypatch: 
     assert is_known(store, OTHER, others)
 
 
+def test_client_with_its_share_takes_no_idle_uploads_of_a_full_repository(
+    store: UploadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its own give way to it there."""
+    monkeypatch.setattr(upload_claims, "LEAST_SHARE", 2)
+    honest = [upload(store, APP, 1, unused=1000 + number) for number in range(2)]
+    own = store.create(APP, most=12, client="user:greedy")
+    own.append([b"x"])
+    own.release()
+    for number in range(2):
+        session = store.create(Repository("office", f"app{number}"), most=12, client="user:greedy")
+        session.append([b"x"])
+        let_go(store, session, unused=5000)
+    with pytest.raises(TooManyUploads, match="client"):
+        store.create(APP, most=12, client="user:greedy")
+    assert all(is_known(store, APP, each) for each in honest)
+    os.utime(next(store.folder.glob(f"*-{own.id}.*")), (0, 0))
+    store.create(APP, most=12, client="user:greedy").release()
+    assert not is_known(store, APP, own)
+    assert all(is_known(store, APP, each) for each in honest)
+    assert len(list(store.folder.iterdir())) == 5
+
+
 def fill(store: UploadStore, client: str, repository: Repository, most: int, unused: float) -> int:
     """Begin uploads until one is refused; return their number."""
     for count in range(most + 1):
@@ -217,3 +240,13 @@ def test_refused_upload_says_who_has_too_many(
     with pytest.raises(TooManyUploads) as refused:
         store.create(APP, most=most, client=client)
     assert refused.value.whose == whose
+
+    """It need not have written anything: clients ask for the offset too."""
+    """It may have written nothing for long: a body that stopped, or a question for the offset."""
+    session = store.create(APP, most=4, client="192.0.2.1")
+    let_go(store, session, unused=60)
+    assert fill(store, "192.0.2.1", APP, 4, unused=-60) == 3
+    store.open(APP, session.id).release()
+    with pytest.raises(TooManyUploads):
+        store.create(APP, most=4, client="198.51.100.1")
+    assert is_known(store, APP, session)
