@@ -333,7 +333,7 @@ def _queue_deletions(management: "Management", settings: "Config", step: "Remova
     from mirror.oci.reference import Tag
 
     queue_deletions(
-        management.folder, settings.hosted, step.repository, [*map(Tag.parse, step.tags), *step.links]
+        management.folder, settings.hosted, step.repository, [*map(Tag.parse, step.tags), *step.manifests]
     )
 
 

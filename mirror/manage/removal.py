@@ -20,7 +20,7 @@ from mirror.store.metadata.refcount import ReferenceCounts
 class RemovalStep(Struct, frozen=True):
     """The removals from one repository. `pinned` images match too, and stay. `freed`: bytes.
 
-    `hosted`: the images were pushed here, and no upstream has them.
+    `hosted`: the images were pushed here, and no upstream has them. `manifests`: those among the links.
     """
 
     repository: Repository
@@ -30,6 +30,7 @@ class RemovalStep(Struct, frozen=True):
     links: tuple[Digest, ...]
     blobs: tuple[Digest, ...]
     freed: int
+    manifests: tuple[Digest, ...] = ()
     hosted: bool = False
 
 
@@ -103,6 +104,7 @@ class ImageRemoval:
             links=tuple(parts),
             blobs=blobs,
             freed=freed,
+            manifests=tuple(digest for digest, part in parts.items() if part.is_manifest),
             hosted=repository.upstream in self._hosted,
         )
 

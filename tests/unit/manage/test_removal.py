@@ -42,6 +42,8 @@ def test_removal_of_a_whole_image(folder: CacheDirectory) -> None:
     generation = folder.epoch.removals()
     (step,) = remove(folder, "x:1")
     assert step.images == ("docker.io/library/x:1",)
+    assert set(step.links) == {*image, *signature}
+    assert set(step.manifests) == {image[0], signature[0]}
     assert not any(here(folder, [*image, *signature]))
     assert all(folder.index.link(X, each) is None for each in (*image, *signature))
     assert (folder.index.repositories("", "", 1), folder.index.tags(X, "", 1)) == ([], [])

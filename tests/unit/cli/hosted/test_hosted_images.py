@@ -47,3 +47,15 @@ def test_hosted_images_are_listed_pinned_measured_and_removed(scene: Scene) -> N
     assert scene.tag("org/app", "1") is None
     assert scene.tag("library/one", "2") is not None
     assert scene.run("verify").returncode == 0
+
+
+def test_removal_queues_no_layers_for_the_targets_of_replication(scene: Scene) -> None:
+    """A target is asked to delete tags and manifests: layers go with these."""
+    with Path(scene.place[1]).open("a") as file:
+        file.write("[[hosted.mirror_to]]\nurl = 'http://127.0.0.1:9'\n")
+    gone = scene.run("rm", "office/org/app:1", "--yes")
+    assert gone.returncode == 0, gone.stderr
+    found = [json.loads(each.read_text()) for each in (scene.cache / "replication").rglob("*.json")]
+    queued = {each["reference"] for each in found}
+    assert {"1", str(scene.roots[TWO])} <= queued
+    assert not queued & set(map(str, scene.shelf.blobs))
