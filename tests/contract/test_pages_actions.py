@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from mirror.access.rules import Action
+from mirror.hosted.replication.target import ReplicaTarget
 from mirror.oci.manifest import OCI_MANIFEST
 from tests.contract.test_pages_access import token
 from tests.fakes.registry import FakeRegistry
+from tests.hosting import APP, hosted_of, push_image
 from tests.paged import Paged, paged
 from tests.running import configured
 from tests.wire import Reply, Wire
@@ -103,6 +105,21 @@ async def test_image_is_pinned_and_removed(scene: Scene) -> None:
     assert removed["freed"] > 0
     assert (await scene.mirror.ask(f"/api/v1/image?reference={NAME}")).status == 404
     assert (await scene.mirror.ask(f"/api/v1/removal?reference={NAME}")).status == 401
+
+
+async def test_removed_hosted_image_is_queued_for_replication(tmp_path: Path) -> None:
+    """Tag and manifest are deleted at its targets, as after a removal by a client or a command."""
+    hosted = [{"name": "office", "mirror_to": [{"url": "http://127.0.0.1:9", "deletes": True}]}]
+    async with paged(configured(tmp_path, {"hub.test": "http://127.0.0.1:9"}, hosted=hosted)) as mirror:
+        digest = await push_image(hosted_of(mirror), APP, "1", [b"layer"])
+        scene = Scene(mirror, await token(mirror, "me", Action.ADMIN))
+        await scene.done("DELETE", "image", reference="office/app:1")
+        (settings,) = hosted_of(mirror).settings(APP).mirror_to
+        target = ReplicaTarget("office", settings, mirror.service.folder)
+        assert {each.reference for each in await asyncio.to_thread(target.queue.entries) if each.deletes} == {
+            "1",
+            str(digest),
+        }
 
 
 async def test_missing_parts_are_fetched(scene: Scene) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 from msgspec import Meta, Struct
 
@@ -35,6 +35,9 @@ from mirror.web.admin.api.operation import (
 )
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.visitors import PageVisitor
+
+if TYPE_CHECKING:
+    from mirror.manage.removal import RemovalStep
 
 log = get_logger(__name__)
 
@@ -175,7 +178,21 @@ class Actions:
             images += step.images
             pinned += step.pinned
             freed += step.freed
+            if step.hosted and not dry_run:
+                await asyncio.to_thread(self._queue_deletions, step)
         return RemovalPlan(images, pinned, freed, size(freed))
+
+    def _queue_deletions(self, step: "RemovalStep") -> None:
+        """Have the targets of replication delete what was removed."""
+        from mirror.hosted.replication.target import queue_deletions
+
+        gone: list[Tag | Digest] = [*map(Tag.parse, step.tags), *step.manifests]
+        try:
+            queue_deletions(self._desk.service.folder, self._desk.config.hosted, step.repository, gone)
+        except OSError as error:
+            log.error(
+                "removal not queued for replication", repository=str(step.repository), reason=str(error)
+            )
 
     async def fetch(self, visitor: PageVisitor, wanted: ImageChange) -> FetchResult:
         """Begin to fetch what is missing of an image; its downloads are in the activity."""
