@@ -15,8 +15,8 @@ from pathlib import Path
 
 PREFIX = "registry-mirror-"
 
-# The file that is locked, and its name before it is.
-LOCK, NEW_LOCK = "lock", ".lock"
+# The file that is locked, and its name before it is: no name in temporary folders of other commands.
+LOCK, NEW_LOCK = ".held-by-a-mirror", ".to-be-held"
 
 
 @contextmanager
