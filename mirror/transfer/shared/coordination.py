@@ -94,6 +94,11 @@ class Coordination:
         return self._known is not None and self._known.peer is None
 
     @property
+    def may_read_store(self) -> bool:
+        """Return whether the bytes come from the object store now, or it is to be asked for them."""
+        return self.reads_store or (self._known is None and not self._alone)
+
+    @property
     def store_answers(self) -> bool:
         """Return whether the object store may be asked now."""
         return self._tier.usable

@@ -128,7 +128,7 @@ class SharedFill:
     async def run(self) -> None:
         """Fill the blob. Raises UpstreamError or StoreError."""
         try:
-            self._shared.turns.add(self._transfer)
+            self._shared.turns.add(self._transfer, self._may_read_store)
             with self._shared.leading.leading(self._transfer):
                 origin = await self._origin()
                 if self._coordination.claim is not None:
@@ -150,8 +150,6 @@ class SharedFill:
         if place is not None and not opens:
             self._coordination.go_alone()
             place = None
-        if place is None or place.peer is not None:
-            self._shared.turns.remove(self._transfer)
         if place is None:
             return self._upstream
         shared = self._shared
@@ -166,6 +164,9 @@ class SharedFill:
         turns, transfer = self._shared.turns, self._transfer
         transfer.window = TurnWindow(turns, transfer, transfer.window)
         await turns.wait(transfer)
+
+    def _may_read_store(self) -> bool:
+        return self._coordination.may_read_store and not (self._source is not None and self._source.is_wrong)
 
     def _store_span(self) -> float:
         return self._source.store_span if self._source is not None else 0.0

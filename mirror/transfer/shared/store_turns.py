@@ -6,7 +6,7 @@ prefetched to hide a long way.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from msgspec import Struct
@@ -20,22 +20,28 @@ LOOK_SECONDS = 0.1
 
 
 class StoreTurns:
-    """The blobs that are read from the object store, or may be."""
+    """The running fills, of which some read from the object store, or may do so."""
 
     def __init__(self) -> None:
-        self._transfers: dict[Transfer, None] = {}
+        self._reads_store: dict[Transfer, Callable[[], bool]] = {}
 
-    def add(self, transfer: Transfer) -> None:
-        """Add a blob; `remove` it when it is read from elsewhere, and at its end."""
-        self._transfers[transfer] = None
+    def add(self, transfer: Transfer, reads_store: Callable[[], bool]) -> None:
+        """Add a blob; `remove` it at its end. `reads_store`: whether it is read from there, or may be."""
+        self._reads_store[transfer] = reads_store
 
     def remove(self, transfer: Transfer) -> None:
         """Remove a blob, if it is here."""
-        self._transfers.pop(transfer, None)
+        self._reads_store.pop(transfer, None)
 
     def must_wait(self, transfer: Transfer) -> bool:
         """Return whether a blob is to wait: clients wait for bytes of others, and for this one none does."""
-        return not transfer.urgent and any(each.urgent and not each.parked for each in self._transfers)
+        own = self._reads_store.get(transfer)
+        if transfer.urgent or own is None or not own():
+            return False
+        return any(
+            each.urgent and not each.parked and reads_store()
+            for each, reads_store in self._reads_store.items()
+        )
 
     async def wait(self, transfer: Transfer) -> None:
         """Wait for the turn of a blob."""

@@ -131,6 +131,7 @@ class Held(MemoryTier):
         super().__init__()
         self.held: Digest | None = None
         self.go = asyncio.Event()
+        self.fails = False  # then, in place of the blob
         self.asked: list[Digest] = []
 
     @asynccontextmanager
@@ -139,14 +140,21 @@ class Held(MemoryTier):
         async with super().open_range(digest, span) as part:
             if digest == self.held:
                 await self.go.wait()
+                if self.fails:
+                    raise TierError(TierFault.UNREACHABLE, "gone")
             yield part
 
 
+@pytest.mark.parametrize("fails", [False, True])
 async def test_shared_fill_of_a_prefetch_waits_for_what_a_client_reads(
-    fake: FakeRegistry, leases: MemoryLeases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: FakeRegistry, leases: MemoryLeases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    """A client whose line is no faster than that of the store never gets back the time that it waits."""
+    """A client whose line is no faster than that of the store never gets back the time that it waits.
+
+    Not for a blob that comes from the upstream, once the store has failed.
+    """
     objects, layers = Held(), [DATA, DATA[::-1]]
+    objects.fails = fails
     image = fake.add_image("library/x", "t", layers)
 
     async def chunks(data: bytes) -> AsyncIterator[bytes]:
@@ -177,8 +185,13 @@ async def test_shared_fill_of_a_prefetch_waits_for_what_a_client_reads(
         )
         await waiting.wait()
         assert image.layers[1] not in objects.asked
+        gate = fake.hold(image.layers[0], after=-1)
         objects.go.set()
+        if fails:
+            await gate.reached.wait()
+            await mirror.landed(image.layers[1])
+        gate.release()
         assert (await pulling).body == DATA
         await mirror.landed(image.layers[1])
-        assert image.layers[1] in objects.asked
-        assert await outcomes(mirror) == {"tier": 2}
+        assert fails or image.layers[1] in objects.asked
+        assert fails or await outcomes(mirror) == {"tier": 2}

@@ -18,6 +18,10 @@ GAPS = [Span(0, 10), Span(20, 30)]
 GROWING = cast(GrowingFile, None)
 
 
+def always() -> bool:
+    return True
+
+
 def transfer(name: str, *, urgent: bool = False) -> Transfer:
     made = Transfer(Digest.of(name.encode()), Repository("docker.io", "library/x"))
     made.urgent = urgent
@@ -27,10 +31,10 @@ def transfer(name: str, *, urgent: bool = False) -> Transfer:
 def test_store_turns_of_what_no_client_waits_for() -> None:
     """A prefetch waits for what a client waits for, for nothing else, and never once a client wants it."""
     turns, idle, urgent = StoreTurns(), transfer("idle"), transfer("urgent", urgent=True)
-    turns.add(idle)
-    turns.add(transfer("idle too"))
+    turns.add(idle, always)
+    turns.add(transfer("idle too"), always)
     assert not turns.must_wait(idle)
-    turns.add(urgent)
+    turns.add(urgent, always)
     assert turns.must_wait(idle)
     assert not turns.must_wait(urgent)
     idle.urgent = True
@@ -45,12 +49,23 @@ def test_store_turns_of_what_no_client_waits_for() -> None:
     assert not turns.must_wait(idle)
 
 
+@pytest.mark.parametrize("other", ["idle", "urgent"])
+def test_store_turns_are_of_what_reads_the_store(other: str) -> None:
+    """The store failed, and one of the two is fetched from the upstream."""
+    turns, idle, urgent, away = StoreTurns(), transfer("idle"), transfer("urgent", urgent=True), set[str]()
+    turns.add(idle, lambda: "idle" not in away)
+    turns.add(urgent, lambda: "urgent" not in away)
+    assert turns.must_wait(idle)
+    away.add(other)
+    assert not turns.must_wait(idle)
+
+
 @pytest.mark.parametrize("how", ["joined", "over", "left"])
 async def test_store_turn_comes(how: str, tasks: Tasks) -> None:
     """A client comes for the blob, or there is no other that a client waits for."""
     turns, idle, urgent = StoreTurns(), transfer("idle"), transfer("urgent", urgent=True)
-    turns.add(idle)
-    turns.add(urgent)
+    turns.add(idle, always)
+    turns.add(urgent, always)
     waiting = tasks.spawn(turns.wait(idle), name="wait")
     for _ in range(3):
         await asyncio.sleep(0)
@@ -73,9 +88,9 @@ class Half:
 
 def test_turn_window_is_closed_while_the_blob_waits() -> None:
     turns, idle, urgent = StoreTurns(), transfer("idle"), transfer("urgent", urgent=True)
-    turns.add(idle)
+    turns.add(idle, always)
     assert TurnWindow(turns, idle, None).cut(GROWING, GAPS) == GAPS
     assert TurnWindow(turns, idle, Half()).cut(GROWING, GAPS) == GAPS[:1]
-    turns.add(urgent)
+    turns.add(urgent, always)
     assert TurnWindow(turns, idle, Half()).cut(GROWING, GAPS) == ()
     assert TurnWindow(turns, urgent, Half()).cut(GROWING, GAPS) == GAPS[:1]
