@@ -100,9 +100,9 @@ async def test_drip_times_out(fault: Fault) -> None:
 
 async def test_slow_line_does_not_time_out() -> None:
     """A body at 1 KiB a second or more is waited for, beyond read_timeout."""
-    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.1) as registry:
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.5) as registry:
         fake.piece = 1000
-        fake.fault(Fault(drip=0.05, status=200, body=b'{"tags":[]}' + b" " * 3989))
+        fake.fault(Fault(drip=0.15, status=200, body=b'{"tags":[]}' + b" " * 3989))
         assert len((await registry.tags("a", "")).data) == 4000
 
 
