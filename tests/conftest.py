@@ -70,6 +70,17 @@ def blockbuster() -> BlockBuster:
 
 
 @pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A nested run in this process, without the plugins that `pyproject.toml` leaves out.
+
+    Behind it pytester forgets the modules that were imported in it: a library of which some were there before
+    would have others twice.
+    """
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-pno:anyio -pno:schemathesis -pno:valkey")
+    return pytester
+
+
+@pytest.fixture
 def own_logging() -> Iterator[None]:
     """Restore the logging of other tests: its configuration is global."""
     root = logging.getLogger()

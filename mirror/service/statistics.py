@@ -55,7 +55,8 @@ class ServiceStatistics:
         parts.upstreams.report(metrics)
         self._report_warm()
         if parts.tier is not None:
-            parts.tier.report()
+            metrics.shared_up.labels("objects").set(parts.tier.usable)
+            metrics.shared_up.labels("leases").set(parts.tier.coordinated)
         metrics.cache_trouble.clear()
         for trouble in parts.state.troubles():
             metrics.cache_trouble.labels(trouble["what"], trouble["kind"]).set(1)

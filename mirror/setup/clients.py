@@ -19,6 +19,9 @@ PATIENCE = 60.0
 # Folders where daemons are, which not every user has on PATH.
 DAEMONS = "/usr/local/sbin:/usr/sbin:/sbin"
 
+# Where Podman's run-time folder may lie: it wants a path of at most 50 characters, and TMPDIR may be longer.
+SHORT = Path("/tmp")  # noqa: S108  # the folder in it is made for this user alone
+
 # A check returns what the client says about a file that it cannot read, "" for none. It gets the path of the
 # text, and the version.
 Check = Callable[[Path, Version | None], str]
@@ -111,15 +114,11 @@ def _podman(path: Path, _version: Version | None) -> str:
         "HOME": str(path.parent),
         "PATH": f"/usr/bin:/bin:{DAEMONS}",
     }
-    stores: list[str | Path] = [
-        "--root",
-        path.parent / "root",
-        "--runroot",
-        path.parent / "run",
-        "--storage-driver",
-        "vfs",
-    ]
-    status, text = output_of([found, *stores, "info", "--format", "{{json .Registries}}"], env)
+    with TemporaryDirectory(prefix="mirror-", dir=SHORT) as run:
+        stores: list[str | Path] = ["--root", path.parent / "root", "--runroot", run]
+        status, text = output_of(
+            [found, *stores, "--storage-driver", "vfs", "info", "--format", "{{json .Registries}}"], env
+        )
     return text.strip() if status else ""
 
 

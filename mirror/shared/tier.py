@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from mirror.metrics.metrics import Metrics
@@ -77,6 +78,8 @@ class SharedTier:
         self._tasks = Tasks()
         self._releasing: set[asyncio.Task[None]] = set()
         self._clock = clock
+        # Makes the time that a client waits for the engines (`mirror.shared.health.limited`).
+        self.waits = partial(Waits, limit, clock)
         self._probed = False
         self._recovering: set[EngineHealth] = set()
         self.objects = EngineHealth(f"object store {engines.name}")
@@ -95,10 +98,6 @@ class SharedTier:
     def coordinated(self) -> bool:
         """Return whether the coordinator may be asked now."""
         return self._probed and self.leases.usable
-
-    def waits(self) -> Waits:
-        """Return the time that a client waits for the engines (`mirror.shared.health.limited`)."""
-        return Waits(self.limit, self._clock)
 
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> "asyncio.Task[T]":
         """Run work that no client waits for. RuntimeError when the tier is closed."""
@@ -250,11 +249,6 @@ class SharedTier:
             "objects": {"usable": self.usable, "reason": self.objects.reason},
             "leases": {"usable": self.coordinated, "reason": self.leases.reason},
         }
-
-    def report(self) -> None:
-        """Set the gauges."""
-        self._metrics.shared_up.labels(OBJECTS).set(self.usable)
-        self._metrics.shared_up.labels(LEASES).set(self.coordinated)
 
     async def close(self) -> None:
         """Free the leases that are being released, let others lapse, and close the connections."""

@@ -153,7 +153,7 @@ class RequestProtocol(AiohttpConnection):
             self._validity.cancel()
         # The end of a response costs as much as its beginning. Idle connections end at once.
         end = partial(self._end, exc)
-        works = self.runs_request() or self._transfer is not None
+        works = self._runs_request() or self._transfer is not None
         if self._dropped or not works or self._turns.take(blob=True):
             end()
         else:
@@ -167,11 +167,11 @@ class RequestProtocol(AiohttpConnection):
 
     def data_received(self, data: bytes) -> None:
         self.was_asked = True
-        idle = self.waits_for_request()
+        idle = self._waits_for_request()
         transport: Any = self.transport
         known = self._response_cache
         if idle and self._only_heads and known.answer(self.scope, data, transport, self._client):
-            self.keep_idle()
+            self._keep_idle()
             return
         if self._ended:
             self._discard(data)
@@ -188,11 +188,11 @@ class RequestProtocol(AiohttpConnection):
     def _defer(self, data: bytes) -> None:
         self._deferred += data
         if len(self._deferred) > HEAD_BYTES:
-            self.pause_socket()
+            self._pause_socket()
 
     def _take_deferred(self) -> bytes:
         data, self._deferred, self._busy = self._deferred, b"", False
-        self.resume_socket()
+        self._resume_socket()
         return data
 
     def _on_turn(self) -> None:
@@ -234,10 +234,10 @@ class RequestProtocol(AiohttpConnection):
         if not sent:
             self._only_heads, self.head = not data, None if data else head
             self._parse(head + data)
-        elif self.is_ending() or blobs.closed:
+        elif self._is_ending() or blobs.closed:
             self.force_close()
         else:
-            self.keep_idle()
+            self._keep_idle()
             self._only_heads = not data
             if data:
                 self.data_received(data)
@@ -254,35 +254,35 @@ class RequestProtocol(AiohttpConnection):
         for part in self._heads.split(held + data):
             if self._ended:
                 self._discard(part)
-            elif not self.queue_is_full:
+            elif not self._queue_is_full:
                 self._parse_part(part)
             else:  # aiohttp reads no more until its queue is shorter, and then comes here without data
                 self._held += part
 
     def _parse_part(self, data: bytes) -> None:
         """Have aiohttp parse `data`, and end the connection behind a request that must be the last."""
-        before = len(self.queue)
+        before = len(self._queue)
         super().data_received(data)
-        if len(self.queue) == before:
+        if len(self._queue) == before:
             self._note_partial_head(len(data))
             return
         self._partial_head = 0
-        last = first_last(list(self.queue)[before:])
+        last = first_last(list(self._queue)[before:])
         if last is not None:
             self._end_connection_after(before + last)
 
     def _end_connection_after(self, index: int) -> None:
         """Make the request at `index` of the queue the last of this connection, and forget later ones."""
         transport: Any = self.transport
-        while len(self.queue) > index + 1:
-            self.queue.pop()
-        message, _ = self.queue.pop()
+        while len(self._queue) > index + 1:
+            self._queue.pop()
+        message, _ = self._queue.pop()
         self._unread_body = self._body_of(message, transport)
         body: Any = self._unread_body
-        self.queue.append((message if body.keeps_connection else as_last(message), body))
+        self._queue.append((message if body.keeps_connection else as_last(message), body))
         self._ended = True
-        self.forget_rest()
-        self.resume_socket()  # the body that nobody reads may have filled aiohttp's buffer
+        self._forget_rest()
+        self._resume_socket()  # the body that nobody reads may have filled aiohttp's buffer
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -301,16 +301,16 @@ class RequestProtocol(AiohttpConnection):
         if not body.is_complete:
             resp.force_close()
         sent = await super().finish_response(request, resp, start_time)
-        if body.is_complete and resp.keep_alive and not self.is_ending():
+        if body.is_complete and resp.keep_alive and not self._is_ending():
             self._continue_behind(body)
         return sent
 
     def _continue_behind(self, body: UnreadBody) -> None:
         """Read requests again. aiohttp's parser still waits for the body, which it was not given."""
-        self.renew_parser()
+        self._renew_parser()
         self._heads, self._partial_head = HeadSplitter(), 0
         self._ended, self._unread_body = False, None
-        self.resume_socket()
+        self._resume_socket()
         if rest := body.rest():
             self._parse(rest)
 
@@ -320,7 +320,7 @@ class RequestProtocol(AiohttpConnection):
             data = self._unread_body.feed(data)
         self._surplus -= len(data)
         if self._surplus < 0:
-            self.pause_socket()
+            self._pause_socket()
 
     def _note_partial_head(self, size: int) -> None:
         """Bound the head that is under way: in bytes, and in time if nothing else is."""
@@ -328,18 +328,18 @@ class RequestProtocol(AiohttpConnection):
         self._partial_head += size
         if self._partial_head > HEAD_BYTES:
             self._answer_last(HEAD_TOO_LONG)
-        elif began and self.waits_for_request():
+        elif began and self._waits_for_request():
             self._limit_head_time()
 
     def _answer_last(self, refusal: Refusal) -> None:
         """Answer with a refusal, and end the connection."""
-        self.queue.append((refusal.as_message(), NO_BODY))
-        self._end_connection_after(len(self.queue) - 1)
-        self.wake()
+        self._queue.append((refusal.as_message(), NO_BODY))
+        self._end_connection_after(len(self._queue) - 1)
+        self._wake()
 
     def _limit_head_time(self) -> None:
         """Close the connection in HEAD_SECONDS, unless a request has come, or the limit is a nearer one."""
-        self.end_idle_at(self.loop.time() + HEAD_SECONDS)
+        self._end_idle_at(self.loop.time() + HEAD_SECONDS)
 
     @property
     def was_begun(self) -> bool:
@@ -348,7 +348,7 @@ class RequestProtocol(AiohttpConnection):
 
     def idle_since(self) -> float | None:
         """Return since when no request runs here, by the loop's clock, or sooner; None while one runs."""
-        return None if self._busy or not self.waits_for_request() else self.idle_began
+        return None if self._busy or not self._waits_for_request() else self._idle_began
 
     def drop(self) -> None:
         """Close the connection at once: its descriptor is wanted, or its memory."""

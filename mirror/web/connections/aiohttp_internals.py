@@ -67,7 +67,7 @@ class AiohttpConnection(web.RequestHandler):
         """The event loop of the connection (`_loop`)."""
         return self._loop
 
-    def waits_for_request(self) -> bool:
+    def _waits_for_request(self) -> bool:
         """Return whether the queue is empty and no request runs: the task awaits `_waiter`.
 
         Decides what the response cache may answer beside the task. Wrongly true, answers come in the wrong
@@ -76,17 +76,17 @@ class AiohttpConnection(web.RequestHandler):
         waiter = self._waiter
         return waiter is not None and not waiter.done()
 
-    def runs_request(self) -> bool:
+    def _runs_request(self) -> bool:
         """Return whether a handler runs (`_current_request`): its end costs as much as a beginning."""
         return self._current_request is not None
 
-    def wake(self) -> None:
+    def _wake(self) -> None:
         """Have the task look at its queue, as aiohttp does after parsing; else a refusal waits in it."""
-        if self.waits_for_request():
+        if self._waits_for_request():
             cast(asyncio.Future[None], self._waiter).set_result(None)
 
     @property
-    def queue(self) -> deque[tuple[Message, RequestBody]]:
+    def _queue(self) -> deque[tuple[Message, RequestBody]]:
         """The requests that are parsed and not answered yet (`_messages`), the first one first.
 
         The connection's last request is decided here: later ones are removed, the last one is replaced.
@@ -94,14 +94,14 @@ class AiohttpConnection(web.RequestHandler):
         return cast(deque[tuple[Message, RequestBody]], self._messages)
 
     @property
-    def queue_is_full(self) -> bool:
+    def _queue_is_full(self) -> bool:
         """Return whether aiohttp parses no more for now (`_max_msg_queue_size`), and would drop what it gets.
 
         Its parser then keeps the rest of the bytes and parses them later: no head could be looked at between.
         """
         return len(self._messages) >= self._max_msg_queue_size
 
-    def keep_idle(self) -> None:
+    def _keep_idle(self) -> None:
         """Begin the time again for which an idle connection is kept, as aiohttp does behind a response.
 
         The timer itself (`_keepalive_handle`) looks at `_next_keepalive_close_time` when it fires. Without
@@ -109,7 +109,7 @@ class AiohttpConnection(web.RequestHandler):
         """
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
-    def end_idle_at(self, limit: float) -> None:
+    def _end_idle_at(self, limit: float) -> None:
         """Close the connection at `limit`, by the loop's clock, or at the nearer limit that it has.
 
         A request that comes before lifts the limit. Without it a slow head holds a connection for as long as
@@ -122,13 +122,13 @@ class AiohttpConnection(web.RequestHandler):
         self._keepalive_handle = self._loop.call_at(limit, self._process_keepalive)
 
     @property
-    def idle_limit(self) -> float:
+    def _idle_limit(self) -> float:
         """The time at which the connection is closed as idle, by the loop's clock."""
         return self._next_keepalive_close_time
 
     @property
-    def idle_began(self) -> float:
-        """The time since which the connection is idle, by the loop's clock; sooner behind `end_idle_at`."""
+    def _idle_began(self) -> float:
+        """The time since which the connection is idle, by the loop's clock; sooner behind `_end_idle_at`."""
         return self._next_keepalive_close_time - self._keepalive_timeout
 
     def is_kept(self) -> bool:
@@ -138,26 +138,26 @@ class AiohttpConnection(web.RequestHandler):
     def _process_keepalive(self) -> None:
         """Close an idle connection: the timer calls this. Without it a slow download beside the task ends."""
         if self.is_kept():
-            self.keep_idle()
+            self._keep_idle()
         super()._process_keepalive()
 
-    def is_ending(self) -> bool:
+    def _is_ending(self) -> bool:
         """Return whether no further request is answered (`_close`, `_force_close`): the server shuts down."""
         return self._close or self._force_close
 
-    def forget_rest(self) -> None:
+    def _forget_rest(self) -> None:
         """Forget what came behind a request for another protocol (`_message_tail`), else parsed later."""
         self._message_tail = b""
 
-    def pause_socket(self) -> None:
+    def _pause_socket(self) -> None:
         """Read no more from the client; not aiohttp's `pause_reading`, which also stops the parser."""
         self._pause_transport_reading()
 
-    def resume_socket(self) -> None:
+    def _resume_socket(self) -> None:
         """Read from the client again, which aiohttp may have stopped for a body that nobody reads."""
         self._resume_transport_reading()
 
-    def renew_parser(self) -> None:
+    def _renew_parser(self) -> None:
         """Parse what comes next from the beginning of a head (`_parser`).
 
         The old parser was not given the body and waits for it. Without this a client needs a connection for

@@ -69,8 +69,8 @@ class SideProtocol(AiohttpConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.address = address_of(transport.get_extra_info("peername"))
         super().connection_made(transport)
-        self.end_idle_at(self.loop.time() + self._bounds.head)
-        self._first_limit = self.idle_limit
+        self._end_idle_at(self.loop.time() + self._bounds.head)
+        self._first_limit = self._idle_limit
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timer()
@@ -105,10 +105,10 @@ class SideProtocol(AiohttpConnection):
 
         One that has never asked counts as idle for longer than those that have.
         """
-        if not self.waits_for_request() or self.transport is None or self.transport.is_closing():
+        if not self._waits_for_request() or self.transport is None or self.transport.is_closing():
             return None
-        has_asked = self.idle_limit != self._first_limit
-        return self.idle_began if has_asked else self.idle_began - self._bounds.head
+        has_asked = self._idle_limit != self._first_limit
+        return self._idle_began if has_asked else self._idle_began - self._bounds.head
 
     def drop(self) -> None:
         """Close the connection at once."""

@@ -45,8 +45,10 @@ def test_check_finds_a_broken_file(name: str, path: str) -> None:
 
 
 @pytest.mark.needs("podman")
-def test_check_asks_podman_itself() -> None:
-    """A file that is TOML, and no registries.conf, is found by Podman."""
+def test_check_asks_podman_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is TOML, and no registries.conf, is found by Podman, however long the name of TMPDIR is."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 50)))
+    (tmp_path / ("x" * 50)).mkdir()
     text = '[[registry]]\nprefix = "docker.io"\nlocation = "https://docker.io"\n'
     assert "https" in check(CLIENTS["podman"], File("/x/50-registry-mirror.conf", text), None)
 

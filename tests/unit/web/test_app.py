@@ -15,7 +15,7 @@ async def test_unexpected_error_is_an_oci_error_with_an_id(
     mirror: Running, image: FakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug is a 500 that refers to the log, not a dropped connection."""
-    monkeypatch.setattr(mirror.service.cache, "_origin", None)
+    monkeypatch.setattr(mirror.service.cache, "origins", None)
     with capture_logs() as lines:
         reply = await get(mirror.address, "/v2/library/x/manifests/t")
     failure = json.loads(reply.body)["errors"][0]
