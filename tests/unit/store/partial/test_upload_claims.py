@@ -241,8 +241,9 @@ def test_refused_upload_says_who_has_too_many(
         store.create(APP, most=most, client=client)
     assert refused.value.whose == whose
 
-    """It need not have written anything: clients ask for the offset too."""
-    """It may have written nothing for long: a body that stopped, or a question for the offset."""
+
+def test_upload_that_a_request_has_just_left_gives_way_to_no_client(store: UploadStore) -> None:
+    """The request may have written nothing for long: a body that stopped, or a question for the offset."""
     session = store.create(APP, most=4, client="192.0.2.1")
     let_go(store, session, unused=60)
     assert fill(store, "192.0.2.1", APP, 4, unused=-60) == 3
