@@ -1,8 +1,10 @@
-"""A section of code that one process of this mirror enters at a time."""
+"""Leases of the processes of this mirror: how one is waited for, and a section that one process enters."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TypeVar
 
 from mirror.store.errors import StoreError
 from mirror.store.parts.interfaces import LocalLeases
@@ -12,6 +14,26 @@ from mirror.util.tasks import run_to_completion
 # no notice (`store.partial.remote_partial`). 5 ms is a sixth of what the first byte of a layer takes to come
 # from a nearby registry.
 POLL_SECONDS = 0.005
+
+T = TypeVar("T")
+
+
+async def poll() -> None:
+    """Pause between two attempts to get a lease."""
+    await asyncio.sleep(POLL_SECONDS)
+
+
+async def acquire(
+    attempt: Callable[[], Awaitable[T | None]], pause: Callable[[], Awaitable[None]] = poll
+) -> T:
+    """Repeat an attempt to get a lease until it gets one, and return that.
+
+    `attempt` returns None while another process has the lease; `pause` is awaited before the next one. Raises
+    what these raise: StoreError where the disk allows no lock.
+    """
+    while (held := await attempt()) is None:
+        await pause()
+    return held
 
 
 @asynccontextmanager
@@ -23,8 +45,7 @@ async def exclusive(leases: LocalLeases, key: str) -> AsyncIterator[None]:
     """
     lease = None
     with suppress(StoreError):
-        while (lease := await leases.acquire(key)) is None:  # noqa: ASYNC110  # a file lock
-            await asyncio.sleep(POLL_SECONDS)
+        lease = await acquire(partial(leases.acquire, key))
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.partial.remote_view import RemoteView
 from mirror.transfer.context import TransferContext
-from mirror.transfer.exclusive import POLL_SECONDS
+from mirror.transfer.exclusive import acquire, poll
 from mirror.transfer.transfer import Transfer
 from mirror.upstream.errors import FINAL, UpstreamError
 from mirror.upstream.upstream import Upstream
@@ -52,6 +52,7 @@ class FillFollower:
         self._digest = transfer.digest
         self._public = not upstream.uses_account(transfer.repository.path)
         self._remote: RemotePartial | None = None
+        self._link: Link | None = None  # the one that the repository has
 
     async def lock(self, link: Link | None) -> tuple[Partial | None, LocalContent]:
         """Wait for the lock; return the locked partial, None when the blob is in the store.
@@ -59,14 +60,16 @@ class FillFollower:
         `link`: the one that the repository has. Raises UpstreamError when the repository may not have the
         blob, PartialLost when the followed partial was thrown away, and StoreError.
         """
-        while True:
-            await self._follow(link)
-            partial, local = await self._transfers.lock_partial(
-                self._repository, self._digest, public=self._public
-            )
-            if partial is not None or local.present:
-                return await self._finish(partial, local)
-            link = local.link
+        self._link = link
+        await self._follow()
+        return await self._finish(*await acquire(self._try_lock, self._follow))
+
+    async def _try_lock(self) -> tuple[Partial | None, LocalContent] | None:
+        partial, local = await self._transfers.lock_partial(
+            self._repository, self._digest, public=self._public
+        )
+        self._link = local.link
+        return (partial, local) if partial is not None or local.present else None
 
     @property
     def published(self) -> bool:
@@ -84,15 +87,15 @@ class FillFollower:
             self._remote.close()
             self._remote = None
 
-    async def _follow(self, link: Link | None) -> None:
+    async def _follow(self) -> None:
         """Serve readers for LOCK_SECONDS, until the lock is to be tried again."""
         until = time.monotonic() + LOCK_SECONDS
         while (left := until - time.monotonic()) > 0:
             if self._view is None:
-                await self._begin(link)
+                await self._begin(self._link)
             wanted = self._observe()
             if self._view is None or wanted is not None:
-                await asyncio.sleep(POLL_SECONDS)
+                await poll()
             else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):

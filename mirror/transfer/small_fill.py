@@ -4,7 +4,7 @@ Used for blobs whose size a manifest has named before any client asks. A small f
 growing file, and costs a third of a fill that has these: an image has more small blobs than large ones.
 """
 
-import asyncio
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -14,7 +14,7 @@ from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link
 from mirror.store.partial.lease import BlobLease
 from mirror.transfer.context import TransferContext
-from mirror.transfer.exclusive import POLL_SECONDS
+from mirror.transfer.exclusive import acquire
 from mirror.transfer.transfer import Phase, Transfer
 from mirror.upstream.errors import AnswerTooLong, Failure, WrongBytes, WrongSize
 from mirror.upstream.upstream import Upstream
@@ -60,10 +60,7 @@ class SmallFill:
             await self._fill(lease)
 
     async def _lease(self) -> BlobLease:
-        store = self._context.store
-        while (lease := await store.transfers.leases.acquire_blob(self._digest)) is None:  # noqa: ASYNC110  # a file lock
-            await asyncio.sleep(POLL_SECONDS)
-        return lease
+        return await acquire(partial(self._context.store.transfers.leases.acquire_blob, self._digest))
 
     async def _fill(self, lease: BlobLease) -> None:
         try:

@@ -4,9 +4,11 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+
 from mirror.store.lock import name_key
 from mirror.store.store import Store
-from mirror.transfer.exclusive import exclusive
+from mirror.transfer.exclusive import acquire, exclusive
 from mirror.util.tasks import Tasks
 
 KEY = name_key("library/a:latest")
@@ -45,3 +47,24 @@ async def test_exclusive_section_without_locks_is_entered(tmp_path: Path) -> Non
     async with exclusive(store.transfers.leases, KEY):
         pass
     await store.close()
+
+
+async def test_acquire_pauses_between_attempts() -> None:
+    """The first attempt needs no pause, and what an attempt raises is raised."""
+    steps: list[str] = []
+    answers: list[str | Exception | None] = [None, None, "lease", OSError("no locks")]
+
+    async def attempt() -> str | None:
+        steps.append("attempt")
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def pause() -> None:
+        steps.append("pause")
+
+    assert await acquire(attempt, pause) == "lease"
+    assert steps == ["attempt", "pause", "attempt", "pause", "attempt"]
+    with pytest.raises(OSError, match="no locks"):
+        await acquire(attempt, pause)
