@@ -124,7 +124,8 @@ class Supervisor:
         timeout = min(due) - time.monotonic() if due else None
         for key, _ in self._selector.select(None if timeout is None else max(0.0, timeout)):
             if isinstance(key.data, Worker):
-                self._on_ready(key.data)
+                if key.data in self._workers:  # its death may have come first, and its pipe is closed then
+                    self._on_ready(key.data)
             else:
                 for number in os.read(self._wakeup, 4096):
                     self._on_signal(number)

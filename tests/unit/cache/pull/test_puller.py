@@ -203,7 +203,8 @@ async def test_pull_makes_room(hub: FakeRegistry, tmp_path: Path) -> None:
     async with serving(config.model_copy(update={"cache": cache})) as mirror:
         for number in range(3):
             hub.add_image("library/x", "t", [bytes([number]) * 900_000])
-            assert (await pulled(mirror.service)).state == "done"
+            result = await pulled(mirror.service)
+            assert result.state == "done", result.reason
 
 
 async def test_pull_of_some_platforms(hub: FakeRegistry, mirror: Running) -> None:
