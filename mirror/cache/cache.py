@@ -19,9 +19,7 @@ from mirror.cache.pull.puller import Puller
 from mirror.cache.pull.walk import Caches
 from mirror.cache.referring.absent import AbsentSignatures
 from mirror.cache.referring.prefetch import ReferrersPrefetch
-from mirror.cache.results import (
-    CatalogAnswer,
-)
+from mirror.cache.results import CatalogAnswer
 from mirror.cache.single_platform import SinglePlatform
 from mirror.cache.tag.gone import GoneKeeper
 from mirror.cache.tags import TagCache

@@ -330,11 +330,8 @@ def _summarise(action: str, steps: "Iterable[RemovalStep]") -> None:
 
 def _queue_deletions(management: "Management", settings: "Config", step: "RemovalStep") -> None:
     from mirror.hosted.replication.target import queue_deletions
-    from mirror.oci.reference import Tag
 
-    queue_deletions(
-        management.folder, settings.hosted, step.repository, [*map(Tag.parse, step.tags), *step.manifests]
-    )
+    queue_deletions(management.folder, settings.hosted, step.repository, step.references)
 
 
 def _print_removal(steps: "Iterable[RemovalStep]", *, dry_run: bool) -> None:

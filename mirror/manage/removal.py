@@ -8,7 +8,7 @@ from msgspec import Struct
 from mirror.manage.inventory import Inventory, StoredImage
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern
-from mirror.oci.reference import Repository
+from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.hosted.hosted_index import HostedIndex
 from mirror.store.metadata.closure import Closures
@@ -32,6 +32,11 @@ class RemovalStep(Struct, frozen=True):
     freed: int
     manifests: tuple[Digest, ...] = ()
     hosted: bool = False
+
+    @property
+    def references(self) -> list[Tag | Digest]:
+        """The references that were removed: tags, and digests of manifests."""
+        return [*map(Tag.parse, self.tags), *self.manifests]
 
 
 class ImageRemoval:

@@ -186,9 +186,9 @@ class Actions:
         """Have the targets of replication delete what was removed."""
         from mirror.hosted.replication.target import queue_deletions
 
-        gone: list[Tag | Digest] = [*map(Tag.parse, step.tags), *step.manifests]
+        service, hosted = self._desk.service, self._desk.config.hosted
         try:
-            queue_deletions(self._desk.service.folder, self._desk.config.hosted, step.repository, gone)
+            queue_deletions(service.folder, hosted, step.repository, step.references)
         except OSError as error:
             log.error(
                 "removal not queued for replication", repository=str(step.repository), reason=str(error)
